@@ -1,0 +1,48 @@
+# Everything installs itself into .venv; nothing else is needed but Python >= 3.11, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast lint types bench speed docs-check clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## Install the library and everything its tests need into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: $(INSTALLED) ## Prune a small Mixtral's experts without a gradient; prints the table, saves a plot
+	$(BIN)/python -m benchmarks expert_pruning --preset small --out out
+
+test: $(INSTALLED) ## Run all tests (at most 8 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+
+test-fast: $(INSTALLED) ## Run the tests that take seconds
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+lint: $(INSTALLED) ## Check style and formatting rules
+	$(BIN)/ruff check searchlib tests spaces objectives benchmarks
+
+types: $(INSTALLED) ## Check types
+	$(BIN)/mypy
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --allow-untyped-decorators tests
+
+docs-check: $(INSTALLED) ## Run every example in the README and the docstrings
+	$(BIN)/python -m pytest tests/test_readme.py tests/test_docstrings.py
+
+bench: $(INSTALLED) ## Run the paper presets of all benchmarks (hours); results go to benchmarks/results
+	$(BIN)/python -m benchmarks expert_pruning --preset paper --out benchmarks/results
+	$(BIN)/python -m benchmarks speed --preset paper --out benchmarks/results
+
+speed: $(INSTALLED) ## Measure the speed ratios (minutes)
+	$(BIN)/python -m benchmarks speed --preset small --out out
+
+clean: ## Remove what the targets above made (the model cache stays)
+	rm -rf .venv build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

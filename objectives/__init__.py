@@ -1,0 +1,39 @@
+"""One adapter per paper. Importing this package imports no model library; each name loads its own when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from searchlib.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from searchlib.objectives.answer_scoring import AnswerScorer, Case
+    from searchlib.objectives.expert_plan import ExpertPlan
+    from searchlib.objectives.expert_pruning import ExpertPruning
+
+__all__ = ["AnswerScorer", "Case", "ExpertPlan", "ExpertPruning"]
+
+#: Where each name lives, and the extra that installs what it needs.
+_HOMES = {
+    "AnswerScorer": ("answer_scoring", "llm"),
+    "Case": ("answer_scoring", "llm"),
+    "ExpertPlan": ("expert_plan", "llm"),
+    "ExpertPruning": ("expert_pruning", "llm"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, extra = _HOMES[name]
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("searchlib"):
+            raise
+        raise MissingDependency(f"{name} needs {error.name}: pip install 'searchlib[{extra}]'") from error
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,238 @@
+"""The command line: ``python -m searchlib --help``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import searchlib.spaces as spaces  # so that a study's space is known by its name
+from searchlib import algorithms
+from searchlib.algorithms import Algorithm, Status
+from searchlib.budget import Budget
+from searchlib.errors import InvalidSettings, SearchlibError, StudyDamaged
+from searchlib.history import History
+from searchlib.loop import Search
+from searchlib.objective import Objective
+from searchlib.space import Space
+from searchlib.study import Study
+
+#: The settings that a study writes as ``repr``; read back with these names and nothing else.
+_CONSTRUCTORS: dict[str, Any] = {
+    "Budget": Budget,
+    "Evolution": algorithms.Evolution,
+    "Nevergrad": algorithms.Nevergrad,
+    "Pool": algorithms.Pool,
+    "RandomSearch": algorithms.RandomSearch,
+    "Stages": algorithms.Stages,
+}
+
+_EXAMPLES = """examples:
+  python -m searchlib list                               spaces and algorithms
+  python -m searchlib show mixtral.db                    what a study has found so far
+  python -m searchlib resume mixtral.db --objective prune.py:make
+  python -m searchlib export mixtral.db --csv history.csv
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 fine, 1 a search or study problem, 2 wrong usage)."""
+    parser = argparse.ArgumentParser(
+        "searchlib", epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, description=main.__doc__
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", help="list the spaces and algorithms of this installation")
+    listing.set_defaults(run=_list)
+    show = commands.add_parser("show", help="say what a study holds")
+    show.add_argument("study", type=Path)
+    show.add_argument("--json", action="store_true", help="as one JSON object")
+    show.set_defaults(run=_show)
+    resume = commands.add_parser("resume", help="go on with a study")
+    resume.add_argument("study", type=Path)
+    resume.add_argument("--objective", required=True, metavar="FILE.py:NAME",
+                        help="a function in a file of yours that returns the objective")  # fmt: skip
+    resume.add_argument("--budget", type=int, help="evaluations in all; by default what the study was started with")
+    resume.add_argument("--workers", type=int, default=1)
+    resume.set_defaults(run=_resume)
+    export = commands.add_parser("export", help="write a study's history as a table")
+    export.add_argument("study", type=Path)
+    target = export.add_mutually_exclusive_group(required=True)
+    target.add_argument("--csv", type=Path, metavar="FILE", help="'-' for standard output")
+    target.add_argument("--json", type=Path, metavar="FILE", help="'-' for standard output")
+    export.set_defaults(run=_export)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except SearchlibError as error:
+        print(f"searchlib: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _list(options: argparse.Namespace) -> None:
+    del options
+    print("algorithms (searchlib.…)")
+    for name in ("RandomSearch", "Evolution", "Stages", "Nevergrad"):
+        print(f"  {name:<16}{_first_line(getattr(algorithms, name))}")
+    print("spaces (searchlib.spaces.…)")
+    for name in spaces.__all__:
+        kind = getattr(spaces, name)
+        if isinstance(kind, type) and issubclass(kind, Space):
+            print(f"  {name:<16}{_first_line(kind)}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    with Study.open(options.study) as study:
+        summary = _summary(study)
+    if options.json:
+        print(json.dumps(summary, indent=2))
+        return
+    for name, value in summary.items():
+        print(f"{name:<12}{value if not isinstance(value, dict | list) else json.dumps(value)}")
+
+
+def _resume(options: argparse.Namespace) -> None:
+    objective = _load(options.objective)
+    with Study.open(options.study) as study:
+        settings, space = study.settings, study.space
+    run = Search(
+        objective,
+        _rebuilt(settings["algorithm"], Algorithm),
+        space=None if isinstance(objective, Objective) else space,
+        direction=None if isinstance(objective, Objective) else _direction(settings),
+        budget=options.budget or _rebuilt(settings["budget"], Budget),
+        seed=settings["seed"],
+        seeds=[space.decode(row) for row in np.array(settings["given_seeds"], space.dtype)],
+        threads=settings["threads"],
+        batch_size=settings["batch_size"],
+        study=options.study,
+        workers=options.workers,
+    )
+    with run:
+        for _ in run:
+            pass
+        print(run.result())
+
+
+def _export(options: argparse.Namespace) -> None:
+    with Study.open(options.study) as study:
+        rows = _history_rows(study.history())
+    path = options.csv or options.json
+    with sys.stdout if str(path) == "-" else path.open("w", newline="", encoding="utf-8") as stream:
+        if options.json:
+            json.dump(rows, stream, indent=1)
+            stream.write("\n")
+        else:
+            writer = csv.DictWriter(stream, list(rows[0]) if rows else ["id"])
+            writer.writeheader()
+            for row in rows:
+                writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()})
+
+
+def _summary(study: Study) -> dict[str, Any]:
+    settings, result = study.settings, study.result()
+    values = result.history.values[:, 0]
+    best = np.fmax.reduce(values, initial=np.nan) if _direction(settings) == "maximize" else np.fmin.reduce(
+        values, initial=np.nan
+    )
+    named = ("objective", "space", "algorithm", "budget", "seed", "versions")
+    return {
+        "study": str(study.path),
+        **{name: settings[name] for name in named},
+        "evaluations": result.history.evaluations,
+        "told": len(result.history),
+        "failed": result.history.failures,
+        "seconds": round(result.seconds, 3),
+        "best": None if np.isnan(best) else float(best),
+        "outcome": result.outcome.value,
+        "winner": _plain(result.best),
+        "value": None if np.isnan(result.value) else result.value,
+        "holdout": None if result.holdout is None else result.holdout.to_json(),
+    }
+
+
+def _history_rows(history: History) -> list[dict[str, Any]]:
+    """The history as plain rows, one per candidate told."""
+    columns = (history.ids, history.batch, history.status, history.values, history.secondary, history.fresh)
+    return [
+        {
+            "id": int(index),
+            "batch": int(batch),
+            "status": Status(status).name,
+            "value": None if np.isnan(value).any() else float(value[0]) if len(value) == 1 else value.tolist(),
+            "secondary": None if np.isnan(secondary) else float(secondary),
+            "fresh": bool(fresh),
+            "candidate": _plain(history.space.decode(row)),
+            "error": error,
+        }
+        for index, batch, status, value, secondary, fresh, row, error in zip(
+            *columns, history.population, history.errors, strict=True
+        )
+    ]
+
+
+def _load(target: str) -> Any:
+    """Call ``NAME`` of the user's own ``FILE.py``."""
+    path, colon, name = target.rpartition(":")
+    if not colon or not path.endswith(".py") or not Path(path).is_file():
+        raise InvalidSettings(f"--objective must be FILE.py:NAME with an existing file, but is {target!r}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, name, None)):
+        raise InvalidSettings(f"{path!r} has no function {name!r} that makes the objective")
+    return getattr(module, name)()
+
+
+def _rebuilt(text: str, kind: type[Any]) -> Any:
+    """Rebuild settings from their ``repr``: constructor calls of known names with literal arguments, nothing else."""
+    import ast
+
+    def build(node: ast.expr) -> Any:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CONSTRUCTORS:
+            named = {keyword.arg: build(keyword.value) for keyword in node.keywords if keyword.arg}
+            return _CONSTRUCTORS[node.func.id](*map(build, node.args), **named)
+        return ast.literal_eval(node)
+
+    try:
+        value = build(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise StudyDamaged(f"the study holds settings that cannot be rebuilt: {text!r:.200}") from error
+    if not isinstance(value, kind):
+        raise StudyDamaged(f"the study should hold a {kind.__name__}, but holds {text!r:.200}")
+    return value
+
+
+def _direction(settings: dict[str, Any]) -> Any:
+    direction = settings["direction"]
+    return direction if isinstance(direction, str) else tuple(direction)
+
+
+def _plain(value: Any) -> Any:
+    """A typed value as JSON."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+def _first_line(kind: type[Any]) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The contract between a search and whoever proposes the candidates."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.errors import InvalidSettings, MissingOperator
+from searchlib.space import Population, Space
+
+__all__ = ["Algorithm", "Batch", "Evidence", "Problem", "Run", "Status"]
+
+
+class Status(enum.IntEnum):
+    """What became of a candidate."""
+
+    PENDING = 0
+    DONE = 1
+    INFEASIBLE = 2  #: it broke a constraint that only evaluation could show
+    FAILED = 3  #: it raised, returned a number that is not finite, ran out of time or killed its worker
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What an algorithm may know before it starts.
+
+    Arguments:
+        space: what may vary.
+        objectives: how many numbers a candidate's value has; all are minimized inside the engine.
+        seeds: feasible candidates to try first, shape ``(m, d)``, canonical and distinct.
+        evaluations: budget in evaluations, or None where another limit stops the search.
+        batch_size: the most candidates that the search asks for at once.
+        noisy: whether a second look at a candidate may give another value.
+    """
+
+    space: Space
+    objectives: int = 1
+    seeds: Population | None = None
+    evaluations: int | None = None
+    batch_size: int = 64
+    noisy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.objectives < 1:
+            raise InvalidSettings(f"a problem needs at least one objective, but got objectives={self.objectives}")
+        if self.batch_size < 1:
+            raise InvalidSettings(f"batch_size must be at least 1, but is {self.batch_size}")
+        seeds = np.empty((0, self.space.dimension), self.space.dtype) if self.seeds is None else self.seeds
+        object.__setattr__(self, "seeds", self.space.check(seeds, name="seeds"))
+
+    @property
+    def first_rows(self) -> Population:
+        """``seeds`` as an array that is always there."""
+        assert self.seeds is not None  # filled in by __post_init__
+        return self.seeds
+
+    def require_one_objective(self, algorithm: Algorithm) -> None:
+        """Refuse several objectives on behalf of an algorithm that ranks by one number."""
+        if self.objectives != 1:
+            raise MissingOperator(
+                f"{type(algorithm).__name__} ranks by one number, but the objective has {self.objectives}; "
+                f"weigh them in the objective, or use an algorithm for several objectives"
+            )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Candidates to evaluate: ``ids`` (n,) counted up from 0 over the run, ``population`` (n, d)."""
+
+    ids: NDArray[np.int64]
+    population: Population
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known about some candidates.
+
+    Arguments:
+        ids: shape ``(n,)``; ids of the run's own batches, or negative ones for candidates from elsewhere.
+        population: their rows ``(n, d)``.
+        values: shape ``(n, objectives)``, minimized; NaN exactly where ``status`` is not DONE.
+        status: shape ``(n,)`` of :class:`Status`.
+        secondary: shape ``(n,)``; breaks ties between equal values, lower is better; NaN where unknown.
+        standard_error: shape ``(n, objectives)`` of the values over their cases; NaN where unknown.
+    """
+
+    ids: NDArray[np.int64]
+    population: Population
+    values: NDArray[np.float64]
+    status: NDArray[np.int8]
+    secondary: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: NDArray[Any]) -> Evidence:
+        """The evidence on some of the rows (positions, or a mask)."""
+        return Evidence(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
+
+
+class Run(ABC):
+    """One run of an algorithm: the state behind ask and tell."""
+
+    @abstractmethod
+    def ask(self, n: int) -> Batch:
+        """Propose at least one and at most ``n`` candidates; none means that the algorithm has no more to propose."""
+
+    @abstractmethod
+    def tell(self, evidence: Evidence) -> None:
+        """Learn from evidence on any subset of ids, in any order; between two asks the order has no effect.
+
+        Negative ids are injections: candidates that this run did not propose. Never changes the arrays it is given.
+        """
+
+    @abstractmethod
+    def recommend(self, n: int) -> Population:
+        """A short list ``(m, d)``, ``m <= n``, best first, of what this run would hand over now."""
+
+
+class Algorithm(ABC):
+    """Settings of a search method: a frozen dataclass whose ``start`` gives a :class:`Run`."""
+
+    @abstractmethod
+    def start(self, problem: Problem, rng: np.random.Generator) -> Run:
+        """Begin on a problem; all randomness comes from ``rng``.
+
+        Raises:
+            MissingOperator: the space or the objectives do not suit this algorithm; the message says what is missing.
+        """

@@ -1,0 +1,95 @@
+"""What an algorithm remembers: the best candidates told so far, in order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.algorithms.algorithm import Evidence, Status
+from searchlib.errors import InvalidSettings
+from searchlib.space import Population, Space
+
+__all__ = ["Archive", "Pool"]
+
+
+@final
+@dataclass(frozen=True)
+class Pool:
+    """Which archive members may become parents: the best ones, and all that are nearly as good.
+
+    Members that tie with the last one admitted are admitted too, so that the order of equals never matters.
+
+    Arguments:
+        at_least: number of best members admitted whatever their values.
+        margin: also admit members whose value is within ``margin`` of the best one's (inclusive), in units of the
+            objective's value.
+    """
+
+    at_least: int = 1
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.at_least < 1:
+            raise InvalidSettings(f"a parent pool needs at_least >= 1, but got at_least={self.at_least}")
+        if math.isnan(self.margin) or self.margin < 0:
+            raise InvalidSettings(f"a parent pool's margin must be 0 or more, but is {self.margin}")
+
+
+@final
+class Archive:
+    """The ``capacity`` best candidates told so far, sorted by value, then secondary score, then id.
+
+    Told evidence waits until :meth:`settle`, so the order of tells between two asks has no effect. Failed and
+    infeasible candidates never enter.
+    """
+
+    def __init__(self, space: Space, capacity: int) -> None:
+        if capacity < 1:
+            raise InvalidSettings(f"an archive needs room for at least 1 candidate, but capacity={capacity}")
+        self._capacity = capacity
+        self._waiting: list[Evidence] = []
+        self.population: Population = np.empty((0, space.dimension), space.dtype)
+        self.values: NDArray[np.float64] = np.empty(0)
+        self.secondary: NDArray[np.float64] = np.empty(0)
+        self.ids: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, evidence: Evidence) -> None:
+        """Note evidence; it counts from the next :meth:`settle` on."""
+        self._waiting.append(evidence)
+
+    def settle(self) -> None:
+        """Merge what was told since the last call."""
+        if not self._waiting:
+            return
+        done = [e.take(e.status == Status.DONE) if (e.status != Status.DONE).any() else e for e in self._waiting]
+        self._waiting = []
+        population = np.concatenate([self.population, *(e.population for e in done)])
+        values = np.concatenate([self.values, *(e.values[:, 0] for e in done)])
+        secondary = np.concatenate([self.secondary, *(e.secondary for e in done)])
+        ids = np.concatenate([self.ids, *(e.ids for e in done)])
+        order = np.lexsort((ids, secondary, values))[: self._capacity]
+        self.population, self.values = population[order], values[order]
+        self.secondary, self.ids = secondary[order], ids[order]
+
+    def pool(self, pool: Pool) -> Population:
+        """The members that ``pool`` admits, best first, shape ``(m, d)``."""
+        if not len(self):
+            return self.population
+        admitted = min(pool.at_least, len(self))
+        if pool.margin > 0:
+            admitted = max(admitted, int(np.searchsorted(self.values, self.values[0] + pool.margin, side="right")))
+        while admitted < len(self) and self._ties(admitted - 1, admitted):
+            admitted += 1
+        return self.population[:admitted]
+
+    def _ties(self, first: int, second: int) -> bool:
+        same = self.values[first] == self.values[second]
+        a, b = self.secondary[first], self.secondary[second]
+        return bool(same and (a == b or (math.isnan(a) and math.isnan(b))))

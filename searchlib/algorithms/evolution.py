@@ -1,0 +1,161 @@
+"""Evolution with an elitist archive: generational or steady state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
+from searchlib.algorithms.archive import Archive, Pool
+from searchlib.errors import InvalidSettings
+from searchlib.space import Population, row_keys
+
+__all__ = ["Evolution"]
+
+#: How often a child that already exists is varied again before it is replaced by a fresh sample.
+_VARIATIONS = 8
+#: How often fresh samples may turn out to be known before the space counts as exhausted.
+_SAMPLINGS = 32
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Evolution(Algorithm):
+    """Breed children from the best of everything evaluated so far; no candidate is proposed twice.
+
+    The archive is elitist and append-only (Algorithm 1 of EEP, arXiv 2407.00945, Appendix C): parents come from
+    the members within a margin of the best. Ranking is by value, then by the objective's secondary score; members
+    that tie are equally likely parents. The operators are the space's own.
+
+    Arguments:
+        population: candidates evaluated before breeding starts: the objective's seeds, then samples.
+        offspring: children bred from one look at the archive; 1 is steady state.
+        crossover_rate: share of children that are crossed before they are mutated, in [0, 1].
+        mutation_pool: who may be the parent of a mutant.
+        crossover_pool: who may be a parent of a cross; needs two members, else the child is a mutant.
+        mutate_crosses: whether crosses are also mutated.
+        archive: how many of the best candidates to remember; beyond it the worst are forgotten as parents.
+
+    Example:
+        >>> from searchlib import search
+        >>> from searchlib.spaces import Subset
+        >>> result = search(lambda kept: sum(kept), Subset(12, k=3), budget=120, direction="maximize")
+        >>> result.best
+        (9, 10, 11)
+    """
+
+    population: int = 24
+    offspring: int = 12
+    crossover_rate: float = 0.5
+    mutation_pool: Pool = field(default=Pool(at_least=6))
+    crossover_pool: Pool = field(default=Pool(at_least=12))
+    mutate_crosses: bool = True
+    archive: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("population", "offspring", "archive"):
+            if getattr(self, name) < 1:
+                raise InvalidSettings(f"Evolution({name}=…) must be at least 1, but is {getattr(self, name)}")
+        if not 0 <= self.crossover_rate <= 1:
+            raise InvalidSettings(f"Evolution(crossover_rate=…) must lie in [0, 1], but is {self.crossover_rate}")
+
+    def start(self, problem: Problem, rng: np.random.Generator) -> Run:
+        """Begin a run; works on every space, for one objective."""
+        problem.require_one_objective(self)
+        return _EvolutionRun(self, problem, rng)
+
+
+@final
+class _EvolutionRun(Run):
+    def __init__(self, settings: Evolution, problem: Problem, rng: np.random.Generator) -> None:
+        self._settings, self._space, self._rng = settings, problem.space, rng
+        self._archive = Archive(problem.space, settings.archive)
+        self._known: set[bytes] = set()
+        self._seeds = self._new(self._space.canonical(problem.first_rows))
+        self._asked = 0
+        self._unbred = 0  # children that may still be bred from the present pools
+        self._mutation_pool = self._crossover_pool = self._archive.population
+
+    def ask(self, n: int) -> Batch:
+        self._archive.settle()
+        rows = self._initial(n)
+        if not len(rows):
+            rows = self._breed(n)
+        ids = np.arange(self._asked, self._asked + len(rows))
+        self._asked += len(rows)
+        return Batch(ids, rows)
+
+    def tell(self, evidence: Evidence) -> None:
+        strangers = evidence.ids < 0
+        if strangers.any():
+            self._known.update(row_keys(self._space.canonical(evidence.population[strangers])))
+        self._archive.add(evidence)
+
+    def recommend(self, n: int) -> Population:
+        self._archive.settle()
+        return self._archive.population[:n].copy()
+
+    def _initial(self, n: int) -> Population:
+        seeds, self._seeds = self._seeds[:n], self._seeds[n:]
+        missing = min(n - len(seeds), self._settings.population - len(self._known))
+        if missing <= 0:
+            return seeds
+        return np.concatenate([seeds, self._fresh(missing)])
+
+    def _breed(self, n: int) -> Population:
+        if not self._unbred:
+            self._unbred = self._settings.offspring
+            self._mutation_pool = self._archive.pool(self._settings.mutation_pool)
+            self._crossover_pool = self._archive.pool(self._settings.crossover_pool)
+        n = min(n, self._unbred)
+        self._unbred -= n
+        if not len(self._mutation_pool):  # nothing has succeeded yet
+            return self._fresh(n)
+        children = self._new(self._children(n))
+        for _ in range(_VARIATIONS):
+            if len(children) == n:
+                return children
+            varied = self._space.mutate(self._rng, self._children(n - len(children)))
+            children = np.concatenate([children, self._new(self._space.canonical(varied))])
+        return np.concatenate([children, self._fresh(n - len(children))])
+
+    def _children(self, n: int) -> Population:
+        space, rng = self._space, self._rng
+        crosses = 0
+        if len(self._crossover_pool) > 1:
+            crosses = int(rng.binomial(n, self._settings.crossover_rate))
+        mutants = self._mutation_pool[rng.integers(len(self._mutation_pool), size=n - crosses)]
+        if not crosses:
+            return space.canonical(space.mutate(rng, mutants))
+        mothers = rng.integers(len(self._crossover_pool), size=crosses)
+        others = rng.integers(1, len(self._crossover_pool), size=crosses)
+        fathers = (mothers + others) % len(self._crossover_pool)  # never the mother herself
+        crossed = space.crossover(rng, self._crossover_pool[mothers], self._crossover_pool[fathers])
+        if self._settings.mutate_crosses:
+            return space.canonical(space.mutate(rng, np.concatenate([crossed, mutants])))
+        return space.canonical(np.concatenate([crossed, space.mutate(rng, mutants)]))
+
+    def _fresh(self, n: int) -> Population:
+        """New samples; fewer than ``n`` where the space has no more."""
+        rows = self._archive.population[:0]
+        for attempt in range(_SAMPLINGS):
+            missing = n - len(rows)
+            if not missing or len(self._known) >= self._space.size:
+                break
+            # The fewer candidates are left, the more samples it takes to meet one.
+            samples = self._space.sample(self._rng, min(missing << attempt, max(missing, 4096)))
+            rows = np.concatenate([rows, self._new(self._space.canonical(samples), missing)])
+        return rows
+
+    def _new(self, rows: Population, limit: int | None = None) -> Population:
+        """The first ``limit`` rows nobody has proposed before, each once; from now on they are known."""
+        fresh: list[int] = []
+        for index, key in enumerate(row_keys(rows)):
+            if len(fresh) == limit:
+                break
+            if key not in self._known:
+                self._known.add(key)
+                fresh.append(index)
+        return rows if len(fresh) == len(rows) else rows[fresh]

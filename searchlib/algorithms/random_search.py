@@ -1,0 +1,55 @@
+"""Random search: the baseline to beat, and the template to copy for an algorithm of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
+from searchlib.algorithms.archive import Archive
+from searchlib.space import Population
+
+__all__ = ["RandomSearch"]
+
+
+@final
+@dataclass(frozen=True)
+class RandomSearch(Algorithm):
+    """Draw candidates independently from the space's own distribution, after the objective's seeds.
+
+    Bergstra and Bengio, *Random search for hyper-parameter optimization*, JMLR 13 (2012). Use it as a baseline;
+    any algorithm that does not beat it has learned nothing.
+
+    Arguments:
+        archive: how many of the best candidates to remember for :meth:`Run.recommend`.
+    """
+
+    archive: int = 64
+
+    def start(self, problem: Problem, rng: np.random.Generator) -> Run:
+        """Begin a run; works on every space."""
+        problem.require_one_objective(self)
+        return _RandomRun(problem, rng, Archive(problem.space, self.archive))
+
+
+@final
+class _RandomRun(Run):
+    def __init__(self, problem: Problem, rng: np.random.Generator, archive: Archive) -> None:
+        self._space, self._rng, self._archive = problem.space, rng, archive
+        self._seeds, self._asked = problem.first_rows, 0
+
+    def ask(self, n: int) -> Batch:
+        seeds = self._seeds[self._asked : self._asked + n]
+        fresh = self._space.sample(self._rng, n - len(seeds))
+        ids = np.arange(self._asked, self._asked + n)
+        self._asked += n
+        return Batch(ids, self._space.canonical(np.concatenate([seeds, fresh])))
+
+    def tell(self, evidence: Evidence) -> None:
+        self._archive.add(evidence)
+
+    def recommend(self, n: int) -> Population:
+        self._archive.settle()
+        return self._archive.population[:n].copy()

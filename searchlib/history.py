@@ -1,0 +1,154 @@
+"""Everything a search was told, as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.algorithms.algorithm import Status
+from searchlib.space import Population, Space
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["History", "Told"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What was told about the n candidates of one batch.
+
+    Arguments:
+        ids: shape ``(n,)``.
+        population: shape ``(n, d)``.
+        values: shape ``(n, objectives)``, in the objective's own direction; NaN where status is not DONE.
+        secondary: shape ``(n,)``; NaN where the objective gives none.
+        standard_error: shape ``(n, objectives)``; NaN where there is no estimate.
+        status: shape ``(n,)`` of :class:`~searchlib.algorithms.Status`.
+        fresh: shape ``(n,)``; False where a duplicate was answered from what was known already.
+        errors: one text per candidate, empty where nothing went wrong.
+    """
+
+    ids: NDArray[np.int64]
+    population: Population
+    values: NDArray[np.float64]
+    secondary: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
+    status: NDArray[np.int8]
+    fresh: NDArray[np.bool_]
+    errors: tuple[str, ...]
+
+
+@final
+class History:
+    """All candidates told, in order; failed ones and duplicates included. ``len(history)`` counts them.
+
+    The arrays are those of :class:`Told`, over all batches; ``batch`` numbers the batch that each row came in.
+    """
+
+    def __init__(self, space: Space, objectives: int) -> None:
+        self.space = space
+        self._objectives = objectives
+        self._batches: list[Told] = []
+        self._length = 0
+        self._joined: dict[str, Any] = {}
+
+    def append(self, told: Told) -> None:
+        """Add a batch."""
+        self._batches.append(told)
+        self._length += len(told.ids)
+        self._joined.clear()
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Shape ``(n,)``."""
+        return np.asarray(self._join("ids", np.empty(0, np.int64)))
+
+    @property
+    def population(self) -> Population:
+        """Shape ``(n, d)``."""
+        return np.asarray(self._join("population", np.empty((0, self.space.dimension), self.space.dtype)))
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Shape ``(n, objectives)``, in the objective's own direction; NaN where a candidate is not DONE."""
+        return np.asarray(self._join("values", np.empty((0, self._objectives))))
+
+    @property
+    def secondary(self) -> NDArray[np.float64]:
+        """Shape ``(n,)``."""
+        return np.asarray(self._join("secondary", np.empty(0)))
+
+    @property
+    def standard_error(self) -> NDArray[np.float64]:
+        """Shape ``(n, objectives)``."""
+        return np.asarray(self._join("standard_error", np.empty((0, self._objectives))))
+
+    @property
+    def status(self) -> NDArray[np.int8]:
+        """Shape ``(n,)``."""
+        return np.asarray(self._join("status", np.empty(0, np.int8)))
+
+    @property
+    def fresh(self) -> NDArray[np.bool_]:
+        """Shape ``(n,)``."""
+        return np.asarray(self._join("fresh", np.empty(0, np.bool_)))
+
+    @property
+    def batch(self) -> NDArray[np.int64]:
+        """Shape ``(n,)``: the number of the batch that each candidate came in."""
+        return np.repeat(np.arange(len(self._batches)), [len(told.ids) for told in self._batches])
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """One text per candidate; empty where nothing went wrong."""
+        return tuple(error for told in self._batches for error in told.errors)
+
+    @property
+    def evaluations(self) -> int:
+        """Distinct candidates evaluated."""
+        return int(self.fresh.sum())
+
+    @property
+    def failures(self) -> int:
+        """Candidates that failed."""
+        return int((self.status == Status.FAILED).sum())
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of every bit told: equal for equal histories."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in ("ids", "population", "values", "secondary", "standard_error", "status", "fresh", "batch"):
+            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        return digest.hexdigest()
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The history as a DataFrame, one row per candidate with its decoded value (needs pandas)."""
+        import pandas
+
+        columns: dict[str, Any] = {"id": self.ids, "batch": self.batch, "status": [Status(s).name for s in self.status]}
+        names = ["value"] if self._objectives == 1 else [f"value_{i}" for i in range(self._objectives)]
+        for column, name in enumerate(names):
+            columns[name] = self.values[:, column]
+        columns["secondary"] = self.secondary
+        columns["fresh"] = self.fresh
+        columns["candidate"] = [self.space.decode(row) for row in self.population]
+        columns["error"] = self.errors
+        return pandas.DataFrame(columns)
+
+    def _join(self, name: str, empty: Any) -> Any:
+        if name not in self._joined:
+            assert name in {field.name for field in fields(Told)}
+            parts = [getattr(told, name) for told in self._batches]
+            joined = np.concatenate(parts) if parts else empty
+            joined.flags.writeable = False
+            self._joined[name] = joined
+        return self._joined[name]

@@ -1,0 +1,479 @@
+"""The one loop: ask → evaluate → record → tell."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
+from searchlib.algorithms.evolution import Evolution
+from searchlib.budget import Budget
+from searchlib.cases import Split
+from searchlib.duplicates import Known, told
+from searchlib.errors import EvaluationFailed, InvalidSettings, InvalidTell, StudyMismatch
+from searchlib.evaluation import Evaluator
+from searchlib.history import History, Told
+from searchlib.holdout import Holdout
+from searchlib.objective import Direction, FunctionObjective, Objective
+from searchlib.result import Outcome, Record, Result
+from searchlib.scoretable import signs
+from searchlib.scoring import Scorer
+from searchlib.space import Candidates, Population, Space, row_keys
+from searchlib.study import ASKED, StoredBatch, Study
+from searchlib.winner import best_of, held_out, shortlist_values
+
+__all__ = ["Search", "search"]
+
+logger = logging.getLogger("searchlib")
+
+#: Settings that decide the history; a study refuses to resume when one of them differs.
+_FIXED = (
+    "space", "direction", "objective", "cases", "algorithm", "seed", "batch_size", "chunk", "threads", "given_seeds"
+)  # fmt: skip
+
+#: Batches in a row without a single new candidate, after which the algorithm has nothing more to say.
+_STALE_BATCHES = 20
+
+
+@final
+class Search:
+    """A search as an iterator of records: one per batch.
+
+    Iterating opens the objective, runs the batches and closes the objective again; :meth:`result` then picks the
+    winner and compares it on held-out cases. :func:`search` does both.
+
+    Arguments:
+        objective: an :class:`~searchlib.Objective`, or a plain function of one candidate together with ``space=``
+            (``batched=True``: of a whole population array), or None to evaluate outside through :meth:`ask` and
+            :meth:`tell`.
+        algorithm: who proposes; by default what the objective recommends, else :class:`~searchlib.Evolution`.
+        space: what may vary, for a plain function or for ask and tell.
+        direction: ``"minimize"`` or ``"maximize"``, for a plain function or for ask and tell.
+        batched: whether a plain function takes a population array ``(n, d)`` and returns ``(n,)``.
+        budget: evaluations, or a :class:`~searchlib.Budget`.
+        seed: decides every random choice.
+        study: file that journals the search; where it exists, the search resumes from it.
+        workers: worker processes; 1 evaluates in this process. The history does not depend on it.
+        threads: BLAS and OpenMP threads per chunk; the history may depend on it, so it is never chosen by workers.
+        timeout: seconds per candidate, kept by killing its worker (``workers >= 2``).
+        batch_size: the most candidates asked for at once.
+        seeds: candidates to try first, as typed values, before the objective's own seeds.
+        shortlist: how many recommended candidates compete on the SELECT cases.
+        max_failures: failed candidates in a row after which the search stops with the first traceback.
+
+    Example:
+        >>> from searchlib import Evolution, Search
+        >>> from searchlib.spaces import Subset
+        >>> run = Search(lambda kept: sum(kept), space=Subset(8, k=2), budget=28, direction="maximize")
+        >>> [record.evaluations for record in run][-1], run.result().best
+        (28, (6, 7))
+    """
+
+    def __init__(
+        self,
+        objective: Objective | Callable[[Any], Any] | None = None,
+        algorithm: Algorithm | None = None,
+        *,
+        space: Space | None = None,
+        direction: Direction | tuple[Direction, ...] | None = None,
+        batched: bool = False,
+        budget: int | Budget,
+        seed: int = 0,
+        study: str | Path | None = None,
+        workers: int = 1,
+        threads: int = 1,
+        timeout: float | None = None,
+        batch_size: int = 64,
+        seeds: Any = None,
+        shortlist: int = 8,
+        max_failures: int = 25,
+    ) -> None:
+        self.objective = _as_objective(objective, space, direction, batched)
+        self.budget = Budget.of(budget)
+        for name, number, least in (
+            ("seed", seed, 0),
+            ("batch_size", batch_size, 1),
+            ("shortlist", shortlist, 1),
+            ("max_failures", max_failures, 1),
+        ):
+            if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < least:
+                raise InvalidSettings(f"{name} must be a whole number of at least {least}, but is {number!r}")
+        self.seed, self._batch_size = int(seed), batch_size
+        self._shortlist, self._max_failures = shortlist, max_failures
+        self._external = objective is None
+        self._signs = signs(self.objective)
+        self._cases = {split: self.objective.cases(split) for split in Split}
+        if not len(self._cases[Split.SEARCH]):
+            raise InvalidSettings(f"{type(self.objective).__name__} has no SEARCH cases, so nothing can be scored")
+        self.algorithm = algorithm or self.objective.algorithm(self.budget.evaluations) or Evolution()
+        self._given = _encoded(self.objective.space, seeds)
+        self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout)
+        self._settings = self._describe(threads)
+        self._study = None if study is None else Study.create_or_resume(study, self._settings, _FIXED)
+        self._stored = iter(()) if self._study is None else self._study.batches()
+        self.history = History(self.objective.space, len(self._signs))
+        self.outcome = Outcome.RUNNING
+        self._scorer = Scorer(self.objective, self._evaluator, self._cases, self._study)
+        self._open = ExitStack()
+        self._depth = self._asked_n = 0
+        self._run: Run | None = None
+        self._known = Known(self.objective.space)
+        self._evaluations = self._cells = self._failures_in_row = self._stale = 0
+        self._cost = self._seconds = 0.0
+        self._best = math.inf
+        self._first_error = ""
+        self._asked: dict[int, NDArray[Any]] = {}
+        self._look: Holdout | None = None
+
+    def __enter__(self) -> Self:
+        """Open the objective and the workers; they stay open until the outermost ``with`` ends."""
+        if not self._depth:
+            self._open.enter_context(self.objective)
+            self._open.enter_context(self._evaluator)
+        self._depth += 1
+        if self._run is None:
+            self._run = self.algorithm.start(self._problem(), np.random.default_rng(self.seed))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._open.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        if self._external:
+            raise InvalidSettings("a search without an objective cannot run by itself; use ask and tell")
+        with self:
+            try:
+                while (record := self._step()) is not None:
+                    yield record
+            except KeyboardInterrupt:
+                self.outcome = Outcome.INTERRUPTED
+
+    def ask(self, n: int | None = None) -> Batch:
+        """Propose up to ``n`` candidates to be evaluated outside; empty when the search is over.
+
+        ``searchlib.Candidates(space, batch.population)`` gives them as typed values. Nothing is journaled: a study
+        belongs to a search that evaluates by itself.
+        """
+        if not self._external:
+            raise InvalidSettings("this search evaluates by itself; iterate over it, or pass no objective to use ask")
+        with self:
+            assert self._run is not None
+            limit = self._allowance()
+            batch = self._run.ask(min(n or self._batch_size, limit)) if limit else _nothing(self.objective.space)
+        if not len(batch) and self.outcome is Outcome.RUNNING:
+            self.outcome = Outcome.EXHAUSTED
+        self._asked.update(zip(batch.ids.tolist(), batch.population, strict=True))
+        self._evaluations += len(batch)
+        return batch
+
+    def tell(self, ids: Any, values: Any) -> None:
+        """Report values (in the direction of the search) of asked candidates; NaN marks a failed one.
+
+        Raises:
+            InvalidTell: an id was not asked or is told twice, or a value is infinite or missing.
+        """
+        ids = np.atleast_1d(np.asarray(ids, np.int64))
+        table: NDArray[np.float64] = np.array(values, np.float64).reshape(len(ids), -1)
+        if table.shape[1] != len(self._signs):
+            raise InvalidTell(f"tell needs {len(self._signs)} number(s) per id, but got values of shape {table.shape}")
+        if np.isinf(table).any():
+            raise InvalidTell(f"values must be finite, or NaN for a failed candidate, but got {table.tolist()!r:.200}")
+        unknown = [i for i in ids.tolist() if i not in self._asked]
+        if unknown or len(set(ids.tolist())) < len(ids):
+            raise InvalidTell(f"these ids were not asked, or have been told already: {unknown or ids.tolist()}")
+        rows = np.stack([self._asked.pop(i) for i in ids.tolist()])
+        failed = np.asarray(np.isnan(table).any(axis=1))
+        table[failed] = np.nan
+        status = np.where(failed, Status.FAILED, Status.DONE).astype(np.int8)
+        nothing = np.full(len(ids), np.nan)
+        errors = tuple("told NaN" if bad else "" for bad in failed)
+        fresh = self._known.add(rows, len(self.history)) < 0
+        self._learn(Told(ids, rows, table, nothing, np.full_like(table, np.nan), status, fresh, errors))
+
+    def result(self) -> Result:
+        """Pick the winner on the SELECT cases and compare it with the references on the HOLDOUT cases."""
+        with self:
+            row, value = self._winner()
+            if row is not None and not self._external and len(self._cases[Split.HOLDOUT]) and self._look is None:
+                self._look = held_out(self.objective, self._scorer, row, self.seed)
+        best = None if row is None else self.objective.artifact(self.objective.space.decode(row))
+        result = Result(best, row, value, self._look, self.history, self.outcome, repr(self.algorithm), self._seconds)
+        if self._study is not None:
+            self._study.write_settings({"result": _as_json(result)})
+        return result
+
+    def estimate(self) -> float:
+        """Time one chunk of first candidates and return the seconds that the whole budget of evaluations will take."""
+        if self.budget.evaluations is None:
+            raise InvalidSettings("only a budget in evaluations can be estimated")
+        with self:
+            run = self.algorithm.start(self._problem(), np.random.default_rng(self.seed))
+            rows = run.ask(min(self._batch_size, self.objective.chunk_rows, self.budget.evaluations)).population
+            cases = self._cases[Split.SEARCH]
+            start = time.perf_counter()
+            for _ in self._evaluator.run(rows, Split.SEARCH, cases, self._scorer.chunks(len(rows), Split.SEARCH)):
+                pass
+            seconds = (time.perf_counter() - start) / max(1, len(rows))
+        return seconds * self.budget.evaluations
+
+    def _problem(self) -> Problem:
+        seeds = None if self._study is None else self._study.read_array("seeds")
+        if seeds is None:
+            space = self.objective.space
+            seeds = space.canonical(np.concatenate([self._given, space.check(self.objective.seeds(), name="seeds")]))
+            keys = row_keys(seeds)
+            seeds = seeds[sorted({key: index for index, key in reversed(list(enumerate(keys)))}.values())]
+            if self._study is not None:
+                self._study.write_array("seeds", seeds)
+        return Problem(self.objective.space, len(self._signs), seeds, self.budget.evaluations, self._batch_size)
+
+    def _step(self) -> Record | None:
+        """One batch; None when the search is over."""
+        start = time.perf_counter()
+        stored: StoredBatch | None = next(self._stored, None)
+        batch = self._propose(stored)
+        if batch is None:
+            return None
+        news, number = self._evaluate(batch, stored)
+        if self._study is not None:
+            self._journal(news, number, stored, time.perf_counter() - start)
+        self._learn(news)
+        elapsed = time.perf_counter() - start
+        self._seconds += elapsed
+        if self.budget.evaluations is not None and self._evaluations <= len(batch) and elapsed > 0:
+            left = elapsed * (self.budget.evaluations - self._evaluations) / max(1, self._evaluations)
+            logger.info("first batch took %.1f s; the search will take about %.0f s more", elapsed, left)
+        best = math.nan if math.isinf(self._best) else float(self._signs[0] * self._best)
+        return Record(
+            self._evaluations, best, news.ids, news.population, news.values, news.status, elapsed, stored is not None
+        )
+
+    def _propose(self, stored: StoredBatch | None) -> Batch | None:
+        assert self._run is not None
+        n = stored.asked if stored is not None else self._allowance()
+        if not n:
+            return None
+        batch = self._run.ask(n)
+        if stored is not None:
+            if not np.array_equal(stored.population, batch.population):
+                warnings.warn(
+                    f"the algorithm proposes other candidates than on file in batch {stored.number} (another machine "
+                    f"or other versions?); going on with the recorded ones",
+                    stacklevel=4,
+                )
+            return Batch(stored.ids, stored.population)
+        if not len(batch):
+            self.outcome = Outcome.EXHAUSTED
+            return None
+        self._asked_n = n
+        return batch
+
+    def _allowance(self) -> int:
+        """How many candidates the next batch may have; 0 (and the outcome) when the search is over."""
+        budget, outcome = self.budget, Outcome.RUNNING
+        if budget.evaluations is not None and self._evaluations >= budget.evaluations:
+            outcome = Outcome.EVALUATIONS
+        elif budget.cells is not None and self._cells >= budget.cells:
+            outcome = Outcome.CELLS
+        elif budget.cost is not None and self._cost >= budget.cost:
+            outcome = Outcome.COST
+        elif budget.seconds is not None and self._seconds >= budget.seconds:
+            outcome = Outcome.SECONDS
+        elif budget.target is not None and self._best <= self._signs[0] * budget.target:
+            outcome = Outcome.TARGET
+        elif len(self._known) >= self.objective.space.size:
+            outcome = Outcome.EXHAUSTED
+        elif self._stale >= _STALE_BATCHES:
+            outcome = Outcome.NOTHING_NEW
+        self.outcome = outcome
+        if outcome is not Outcome.RUNNING:
+            return 0
+        left = self._batch_size if budget.evaluations is None else budget.evaluations - self._evaluations
+        return min(self._batch_size, left)
+
+    def _evaluate(self, batch: Batch, stored: StoredBatch | None) -> tuple[Told, int]:
+        """Score a batch and say its number on file; rows that are known already are answered from the history."""
+        source = self._known.add(batch.population, len(self.history))
+        fresh = source < 0
+        number = -1
+        if stored is not None:
+            number = stored.number
+        elif self._study is not None:
+            number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, fresh)
+        rows = batch.population if fresh.all() else batch.population[fresh]
+        table = self._scorer.score(rows, Split.SEARCH, number)
+        self._evaluations += len(rows)
+        self._cells += len(rows) * len(self._cases[Split.SEARCH])
+        if self.budget.cost is not None:
+            self._cost += self.objective.cost(Candidates(self.objective.space, rows), self._cases[Split.SEARCH])
+        self._stale = 0 if len(rows) else self._stale + 1
+        return told(batch.ids, batch.population, source, table, self.history), number
+
+    def _journal(self, told: Told, number: int, stored: StoredBatch | None, seconds: float) -> None:
+        assert self._study is not None
+        before = None if stored is None else self._study.told(stored)
+        if before is None:
+            self._study.write_told(number, told, seconds)
+        elif not np.array_equal(before.values, told.values, equal_nan=True):
+            raise StudyMismatch(
+                f"the scores on file for batch {number} now reduce to other values than they did; "
+                f"{type(self.objective).__name__}.aggregate has changed since the study was written"
+            )
+
+    def _learn(self, told: Told) -> None:
+        """Tell the algorithm, in its own (minimized) numbers."""
+        assert self._run is not None
+        self.history.append(told)
+        minimized = told.values * self._signs
+        done = told.status == Status.DONE
+        if done.any():
+            self._best = min(self._best, float(minimized[done, 0].min()))
+        self._run.tell(
+            Evidence(told.ids, told.population, minimized, told.status, told.secondary, told.standard_error)
+        )
+        self._count_failures(told)
+
+    def _count_failures(self, told: Told) -> None:
+        if not (told.status == Status.FAILED).any():
+            self._failures_in_row = 0
+            return
+        for status, error in zip(told.status, told.errors, strict=True):
+            self._failures_in_row = self._failures_in_row + 1 if status == Status.FAILED else 0
+            self._first_error = self._first_error or error
+            if self._failures_in_row >= self._max_failures and not self._external:
+                raise EvaluationFailed(
+                    f"{self._failures_in_row} candidates in a row failed (max_failures={self._max_failures}); "
+                    f"the first error was:\n{self._first_error}"
+                )
+
+    def _winner(self) -> tuple[NDArray[Any] | None, float]:
+        """The best of the short list, and the value that decided."""
+        assert self._run is not None
+        rows = self._run.recommend(self._shortlist)
+        select = not self._external and len(self._cases[Split.SELECT]) > 0
+        chosen = best_of(
+            *shortlist_values(rows, self._known.find(rows), self.history, self._scorer, select), self._signs
+        )
+        return (None, math.nan) if chosen is None else (rows[chosen[0]], chosen[1])
+
+    def _describe(self, threads: int) -> dict[str, Any]:
+        """The search as JSON values, for its study."""
+        objective = self.objective
+        direction = objective.direction
+        return {
+            "space": objective.space.to_json(),
+            "dtype": objective.space.dtype.str,
+            "dimension": objective.space.dimension,
+            "direction": direction if isinstance(direction, str) else list(direction),
+            "objective": dict(objective.fingerprint()),
+            "cases": {split.value: [len(cases), cases.digest] for split, cases in self._cases.items()},
+            "algorithm": repr(self.algorithm),
+            "seed": self.seed,
+            "batch_size": self._batch_size,
+            "chunk": [objective.chunk_rows, objective.chunk_cases],
+            "threads": threads,
+            "given_seeds": self._given.tolist(),
+            "budget": repr(self.budget),
+            "versions": _versions(),
+        }
+
+
+def search(
+    objective: Objective | Callable[[Any], Any],
+    /,
+    space: Space | None = None,
+    algorithm: Algorithm | None = None,
+    *,
+    dry_run: bool = False,
+    **settings: Any,
+) -> Result:
+    """Find the best candidate that the budget can buy, with an honest held-out value.
+
+    Arguments:
+        objective: an :class:`~searchlib.Objective`, or a plain function together with ``space``.
+        space: what may vary, for a plain function.
+        algorithm: who proposes; by default what the objective recommends, else :class:`~searchlib.Evolution`.
+        dry_run: only time one chunk of candidates, log what the whole will take, and stop there.
+        **settings: as for :class:`Search`; ``budget=`` is required.
+
+    Ctrl-C returns the best so far.
+
+    Example:
+        >>> from searchlib import search
+        >>> from searchlib.spaces import Real
+        >>> search(lambda x: (x - 1) ** 2, Real(-5, 5), budget=300).value < 1e-3
+        True
+    """
+    run = Search(objective, algorithm, space=space, **settings)
+    with run:
+        if dry_run:
+            run.outcome = Outcome.DRY_RUN
+            logger.warning("dry run: the whole search will take about %.0f s of evaluation", run.estimate())
+            return run.result()
+        for _ in run:
+            pass
+        return run.result()
+
+
+def _as_objective(
+    objective: Objective | Callable[[Any], Any] | None,
+    space: Space | None,
+    direction: Direction | tuple[Direction, ...] | None,
+    batched: bool,
+) -> Objective:
+    if isinstance(objective, Objective):
+        if space is not None or direction is not None or batched:
+            raise InvalidSettings(
+                f"space=, direction= and batched= describe a plain function; {type(objective).__name__} has its own"
+            )
+        return objective
+    if space is None:
+        raise InvalidSettings("a plain function (or a search by ask and tell) needs space=…, for example Binary(10)")
+    if not isinstance(space, Space):
+        raise InvalidSettings(f"space must be a searchlib Space, but is {space!r}")
+    return FunctionObjective(objective or _evaluated_outside, space, direction or "minimize", batched=batched)
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    """The part of a result that a study cannot work out again by itself."""
+    return {
+        "row": None if result.row is None else result.row.tolist(),
+        "value": None if math.isnan(result.value) else result.value,
+        "holdout": None if result.holdout is None else result.holdout.to_json(),
+        "outcome": result.outcome.name,
+    }
+
+
+def _evaluated_outside(value: Any) -> float:
+    raise InvalidSettings(f"{value!r} is evaluated outside: report it with tell")
+
+
+def _encoded(space: Space, seeds: Any) -> Population:
+    if seeds is None or not len(seeds):
+        return np.empty((0, space.dimension), space.dtype)
+    return space.encode(list(seeds))
+
+
+def _nothing(space: Space) -> Batch:
+    return Batch(np.empty(0, np.int64), np.empty((0, space.dimension), space.dtype))
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: metadata.version(name) for name in ("numpy", "scipy", "joblib")}
+    return {"python": platform.python_version(), **packages}

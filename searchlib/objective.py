@@ -1,0 +1,183 @@
+"""How candidates are scored: an objective fills the table candidates × cases."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.cases import Cases, Split
+from searchlib.errors import InvalidSettings
+from searchlib.space import Candidates, Population, Space
+
+__all__ = ["Direction", "FunctionObjective", "Objective", "Scores"]
+
+Direction = Literal["minimize", "maximize"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What :meth:`Objective.evaluate` may return instead of a plain array.
+
+    Arguments:
+        values: shape ``(n, c)``, or ``(n, c, k)`` where every case gives an observation of k numbers (or a score
+            per objective).
+        secondary: shape ``(n, c)``; its mean breaks ties between equal values, lower is better (a loss beside an
+            accuracy). None: ties stay ties.
+        infeasible: shape ``(n,)``; True marks candidates that broke a constraint which only evaluation could
+            show. Their values are ignored.
+    """
+
+    values: NDArray[Any]
+    secondary: NDArray[Any] | None = None
+    infeasible: NDArray[np.bool_] | None = None
+
+
+class Objective(ABC):
+    """A declared space and a way to score its candidates on cases.
+
+    A subclass sets :attr:`space` and :attr:`direction` and implements :meth:`cases` and :meth:`evaluate`; every
+    other method is a hook with a default that suits a plain model. An objective is a context manager: what it
+    installs into a model on entry (hooks, tensors) is gone on exit. To run on worker processes it must pickle
+    as a recipe (how to load, not the weights); each worker opens its own copy once.
+
+    A cell must be a pure function of (candidate, case): the same score alone, in any company, twice.
+    ``searchlib.testing.check_objective`` holds an objective to this contract.
+    """
+
+    #: What may vary.
+    space: Space
+    #: ``"minimize"`` or ``"maximize"``; a tuple of them for several objectives.
+    direction: Direction | tuple[Direction, ...] = "minimize"
+    #: Whether the value of a candidate is the mean over its cases, so that intervals over cases are exact.
+    additive: bool = True
+    #: Candidates per call of :meth:`evaluate`. Part of the result to the last bit, so never chosen by workers.
+    chunk_rows: int = 16
+    #: Cases per call of :meth:`evaluate`; None means all.
+    chunk_cases: int | None = None
+
+    @abstractmethod
+    def cases(self, split: Split) -> Cases:
+        """The cases of a split; ``Cases.none()`` where the objective has none (SEARCH must have at least one)."""
+
+    @abstractmethod
+    def evaluate(self, candidates: Candidates, cases: Cases) -> NDArray[Any] | Scores:
+        """Score every candidate on every case.
+
+        Arguments:
+            candidates: ``n`` candidates; ``candidates[i]`` is a typed value, ``candidates.array`` all rows at once.
+            cases: ``c`` cases.
+
+        Returns:
+            finite scores of shape ``(n, c)`` (or ``(n, c, k)``), in the objective's own direction. A candidate
+            with a NaN or infinite score counts as failed.
+        """
+
+    def aggregate(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Reduce scores ``(n, c)`` or ``(n, c, k)`` to values ``(n, objectives)``; the mean over cases by default."""
+        return np.asarray(scores.reshape(*scores.shape[:2], -1).mean(axis=1))
+
+    def seeds(self) -> Population:
+        """Feasible candidates, shape ``(m, d)``, that start the first population. None by default."""
+        return np.empty((0, self.space.dimension), self.space.dtype)
+
+    def references(self) -> tuple[str, ...]:
+        """Names of the things the winner is compared with on the held-out cases; they need not be in the space."""
+        return ()
+
+    def evaluate_reference(self, name: str, cases: Cases) -> NDArray[Any]:
+        """Score one of :meth:`references` on the cases, shape ``(c,)`` or ``(c, k)``."""
+        raise NotImplementedError(f"{type(self).__name__} names the reference {name!r} but does not score it")
+
+    def algorithm(self, evaluations: int | None) -> Any:
+        """The algorithm to use where the caller names none; None leaves the choice to the library."""
+        del evaluations
+        return None
+
+    def artifact(self, value: Any) -> Any:
+        """What ``result.best`` is for the winner's typed value: something that can be applied or saved."""
+        return value
+
+    def cost(self, candidates: Candidates, cases: Cases) -> float:
+        """What evaluating these cells costs, in the unit that ``Budget(cost=…)`` counts; cells by default."""
+        return float(len(candidates) * len(cases))
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """JSON values that say which objective this is; a study refuses to resume with another one."""
+        return {"objective": type(self).__name__}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+
+@final
+class FunctionObjective(Objective):
+    """A plain function as an objective with a single case.
+
+    Arguments:
+        function: of one typed value (``batched=False``), or of a population array ``(n, d)`` returning ``(n,)``
+            (``batched=True``). Returns finite numbers.
+        space: what may vary.
+        direction: ``"minimize"`` or ``"maximize"``, or a tuple of them for a function that returns several numbers.
+
+    Example:
+        >>> from searchlib.spaces import Binary
+        >>> ones = FunctionObjective(lambda mask: sum(mask), Binary(5), direction="maximize")
+        >>> ones.evaluate(Candidates(ones.space, ones.space.encode([(1, 1, 0, 0, 1)])), ones.cases(Split.SEARCH))
+        array([[3.]])
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        space: Space,
+        direction: Direction | tuple[Direction, ...] = "minimize",
+        *,
+        batched: bool = False,
+    ) -> None:
+        if not callable(function):
+            raise InvalidSettings(f"function must be callable, but is {function!r}")
+        self.function = function
+        self.space = space
+        self.direction = direction
+        self.batched = batched
+        self.chunk_rows = 1024 if batched else 1
+
+    def cases(self, split: Split) -> Cases:
+        """The one case of a plain function; there is nothing to hold out."""
+        return Cases(("value",)) if split is Split.SEARCH else Cases.none()
+
+    def evaluate(self, candidates: Candidates, cases: Cases) -> NDArray[np.float64]:
+        """Call the function, once per chunk or once per candidate."""
+        del cases
+        scores = self.function(candidates.array) if self.batched else [self.function(value) for value in candidates]
+        values = np.asarray(scores)
+        if values.dtype.kind not in "fiu":
+            raise InvalidSettings(
+                f"the function must return numbers, but returned {scores!r:.200} (of type {values.dtype})"
+            )
+        return values.astype(np.float64).reshape(len(candidates), 1, -1).squeeze(-1) if values.size == len(
+            candidates
+        ) else values.astype(np.float64).reshape(len(candidates), 1, -1)
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Name and bytecode of the function: another body is another objective."""
+        code = getattr(self.function, "__code__", None)
+        body = "" if code is None else hashlib.blake2b(code.co_code, digest_size=8).hexdigest()
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return {"objective": "function", "name": name, "body": body, "batched": self.batched}

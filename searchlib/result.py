@@ -1,0 +1,111 @@
+"""What a search hands back."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.history import History
+from searchlib.holdout import Holdout
+from searchlib.space import Population
+
+__all__ = ["Outcome", "Record", "Result"]
+
+
+@final
+class Outcome(enum.StrEnum):
+    """Why a search stopped."""
+
+    EVALUATIONS = "the budget of evaluations is spent"
+    CELLS = "the budget of cells is spent"
+    SECONDS = "the time is up"
+    COST = "the budget of cost is spent"
+    TARGET = "the target value is reached"
+    EXHAUSTED = "every candidate of the space has been evaluated"
+    NOTHING_NEW = "the algorithm proposes nothing new any more"
+    INTERRUPTED = "it was interrupted"
+    DRY_RUN = "it was only a dry run"
+    RUNNING = "it has not stopped yet"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One batch of a running search.
+
+    Arguments:
+        evaluations: distinct candidates evaluated so far.
+        best_value: best value on the search cases so far, in the objective's own direction; NaN before the first.
+        ids: shape ``(n,)``.
+        population: shape ``(n, d)``.
+        values: shape ``(n, objectives)``; NaN where a candidate failed.
+        status: shape ``(n,)``.
+        seconds: time that the batch took.
+        replayed: whether it was read from the study instead of evaluated.
+    """
+
+    evaluations: int
+    best_value: float
+    ids: NDArray[np.int64]
+    population: Population
+    values: NDArray[np.float64]
+    status: NDArray[np.int8]
+    seconds: float
+    replayed: bool
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The outcome of a search.
+
+    Arguments:
+        best: the winner, as the objective's ``artifact`` of its typed value; None where nothing succeeded.
+        row: the winner's genes, shape ``(d,)``; None where nothing succeeded.
+        value: its value on the SELECT cases (on the SEARCH cases where the objective has no others), in the
+            objective's own direction; NaN where nothing succeeded. Optimistic: it was chosen for being good.
+        holdout: the winner and the references on held-out cases; None where the objective has none.
+        history: everything told, in order, failed candidates included.
+        outcome: why the search stopped.
+        algorithm: the ``repr`` of what searched.
+        seconds: wall-clock time of this process's part of the search.
+    """
+
+    best: Any
+    row: NDArray[Any] | None
+    value: float
+    holdout: Holdout | None
+    history: History
+    outcome: Outcome
+    algorithm: str
+    seconds: float
+
+    def __str__(self) -> str:
+        optimistic = " (chosen for it; see held-out)" if self.holdout else ""
+        lines = [
+            f"best       {_short(self.best)}",
+            f"value      {self.value:.6g}{optimistic}",
+            f"stopped    {self.outcome.value}",
+            f"searched   {self.history.evaluations} evaluations, {len(self.history)} candidates told, "
+            f"{self.history.failures} failed, {self.seconds:.1f} s",
+        ]
+        lines.append(f"algorithm  {self.algorithm}")
+        if self.holdout is not None:
+            lines.append(f"held-out   {self.holdout.cases} cases, look {self.holdout.looks}")
+            width = max(len(row.name) for row in self.holdout.rows)
+            for row in self.holdout.rows:
+                text = f"  {row.name:<{width}}  {row.value:10.4g}  [{row.interval[0]:.4g}, {row.interval[1]:.4g}]"
+                if row is not self.holdout.rows[0]:
+                    low, high = row.difference_interval
+                    text += f"   best is {row.difference:+.4g} [{low:+.4g}, {high:+.4g}]"
+                lines.append(text)
+        return "\n".join(lines)
+
+
+def _short(value: Any, limit: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

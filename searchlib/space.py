@@ -1,0 +1,263 @@
+"""What may vary: a space is an immutable value with operators over whole populations.
+
+A *population* is one array of shape ``(n, d)``: ``n`` candidates of ``d`` genes each, with the space's fixed
+``dimension`` d and ``dtype``. A *value* is what one candidate means to an objective (a tuple of kept indices,
+a dict of settings); ``encode`` and ``decode`` translate. Spaces are declared, never sampled by rejection:
+every operator returns rows that lie in the space.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, final, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.errors import InvalidCandidate, InvalidSettings
+
+__all__ = ["Candidates", "Population", "Space", "StagedSpace", "row_keys", "space_from_json"]
+
+Population = NDArray[Any]
+
+
+class Space(ABC):
+    """A declared set of candidates.
+
+    Subclasses are frozen dataclasses whose fields are JSON values, tuples of them, or other spaces; equality,
+    hash, a ``repr`` that rebuilds the space, and :meth:`to_json` follow from that. All randomness comes from
+    the generator that is passed in; no operator changes the arrays it is given; every operator returns a new
+    array of shape ``(n, dimension)`` and the space's ``dtype`` whose rows satisfy :meth:`contains`.
+
+    ``searchlib.testing.check_space`` holds a space to this contract.
+    """
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Number of genes d of one candidate."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Array type of a population."""
+
+    @property
+    @abstractmethod
+    def size(self) -> float:
+        """Number of distinct candidates (canonical rows): an int, or ``math.inf`` where genes are real."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, n: int) -> Population:
+        """Draw ``n`` candidates from the space's reference distribution (uniform where that exists)."""
+
+    @abstractmethod
+    def mutate(self, rng: np.random.Generator, population: Population) -> Population:
+        """Return one small random change of every row. Changes each row wherever the space has another candidate."""
+
+    @abstractmethod
+    def crossover(self, rng: np.random.Generator, first: Population, second: Population) -> Population:
+        """Return row by row a child of ``first[i]`` and ``second[i]``; a child of twins is the twin itself."""
+
+    @abstractmethod
+    def repair(self, population: Population) -> Population:
+        """Map any array of shape ``(n, d)`` of finite numbers onto the space; idempotent, and the identity on it."""
+
+    @abstractmethod
+    def canonical(self, population: Population) -> Population:
+        """Map rows that mean the same candidate to one and the same row; idempotent."""
+
+    @abstractmethod
+    def contains(self, population: Population) -> NDArray[np.bool_]:
+        """Say for every row whether it lies in the space, shape ``(n,)``. Never raises on a ``(n, d)`` array."""
+
+    @abstractmethod
+    def encode(self, values: Sequence[Any]) -> Population:
+        """Turn typed values into a canonical population.
+
+        Raises:
+            InvalidCandidate: a value does not lie in the space; the message names it.
+        """
+
+    @abstractmethod
+    def decode(self, row: NDArray[Any]) -> Any:
+        """Turn one row of shape ``(d,)`` into its typed value; ``encode([decode(row)])[0]`` is its canonical row."""
+
+    @abstractmethod
+    def features(self, population: Population) -> NDArray[np.float64]:
+        """Describe every row by a fixed number of real features for predictors, shape ``(n, p)``."""
+
+    @abstractmethod
+    def distance(self, first: Population, second: Population) -> NDArray[np.float64]:
+        """Row-wise distance, shape ``(n,)``: zero exactly for the same candidate, symmetric."""
+
+    @property
+    @abstractmethod
+    def latent_dimension(self) -> int:
+        """Number of real coordinates of the relaxation that :meth:`from_latent` reads."""
+
+    @abstractmethod
+    def from_latent(self, latent: NDArray[np.float64]) -> Population:
+        """Map any finite real array ``(n, latent_dimension)`` onto the space (random keys, soft-max, threshold …).
+
+        Zero is the middle of the relaxation and one its natural step, so that an optimizer of unbounded reals
+        can search any space.
+        """
+
+    @abstractmethod
+    def to_latent(self, population: Population) -> NDArray[np.float64]:
+        """A right inverse of :meth:`from_latent`: finite coordinates that map back to the same candidates."""
+
+    @final
+    def check(self, population: Any, *, name: str = "population") -> Population:
+        """Return ``population`` as an array of this space's dtype, or say what is wrong with it.
+
+        Raises:
+            InvalidCandidate: wrong shape, or a row that lies outside; the message names the first such row.
+        """
+        array = np.asarray(population)
+        if array.ndim != 2 or array.shape[1] != self.dimension:
+            raise InvalidCandidate(
+                f"{name} must have shape (n, {self.dimension}) for {self!r}, but has shape {array.shape}; "
+                f"one candidate alone is {name}[None, :]"
+            )
+        if array.dtype != self.dtype:
+            numbers = array.dtype.kind in "biuf"
+            with np.errstate(invalid="ignore", over="ignore"):
+                typed = array.astype(self.dtype) if numbers else array
+            if not numbers or (self.dtype.kind != "f" and not np.array_equal(typed, array)):
+                raise InvalidCandidate(f"{name} must hold {self.dtype} genes for {self!r}, but holds {array.dtype}")
+            array = typed
+        inside = self.contains(array)
+        if not inside.all():
+            row = int(np.flatnonzero(~inside)[0])
+            raise InvalidCandidate(
+                f"{name}[{row}] = {array[row].tolist()} does not lie in {self!r}; space.repair(...) maps rows onto it"
+            )
+        return array
+
+    @final
+    def to_json(self) -> dict[str, Any]:
+        """The space as JSON values; :func:`space_from_json` rebuilds it."""
+        own: Any = self
+        if not dataclasses.is_dataclass(own):
+            raise InvalidSettings(f"a space must be a frozen dataclass to be written down, but {type(self)} is not")
+        fields = {field.name: _jsonable(getattr(own, field.name)) for field in dataclasses.fields(own) if field.init}
+        return {"space": type(self).__name__, **fields}
+
+
+class StagedSpace(Space):
+    """A space that contains a coarser one, which is searched first.
+
+    The rows of :attr:`first` mean candidates of this space too, so what was learned about them carries over
+    (:class:`searchlib.Stages`).
+    """
+
+    @property
+    @abstractmethod
+    def first(self) -> Space:
+        """The coarser space."""
+
+    @abstractmethod
+    def embed(self, population: Population) -> Population:
+        """Rows of :attr:`first`, shape ``(n, first.dimension)``, as the rows of this space that mean the same."""
+
+    @abstractmethod
+    def restrict(self, population: Population) -> tuple[Population, NDArray[np.bool_]]:
+        """The nearest rows of :attr:`first`, and for each whether it is the same candidate."""
+
+
+@final
+class Candidates(Sequence[Any]):
+    """A population seen as typed values: a lazy sequence over :attr:`array`.
+
+    Nothing is built per candidate unless it is indexed, so an objective that can work on whole arrays reads
+    ``candidates.array`` (shape ``(n, d)``, read-only) and pays nothing per candidate.
+    """
+
+    __slots__ = ("array", "space")
+
+    def __init__(self, space: Space, array: Population) -> None:
+        view = np.asarray(array).view()
+        view.flags.writeable = False
+        self.space = space
+        self.array: Population = view
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Candidates: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Candidates(self.space, self.array[index])
+        return self.space.decode(self.array[index])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.space.decode(row) for row in self.array)
+
+    def __repr__(self) -> str:
+        return f"Candidates({len(self)} of {self.space!r})"
+
+
+def row_keys(population: Population) -> list[bytes]:
+    """One short key per row, equal exactly for equal rows (up to a 128-bit hash); independent of the process."""
+    rows = np.ascontiguousarray(population)
+    if rows.dtype.kind == "f":
+        rows = rows + 0.0  # -0.0 and 0.0 are one candidate
+    width = rows.shape[1] * rows.dtype.itemsize
+    buffer = rows.tobytes()
+    if width <= 16:
+        return [buffer[start : start + width] for start in range(0, len(buffer), width)] if width else [b""] * len(rows)
+    digest = hashlib.blake2b
+    return [digest(buffer[start : start + width], digest_size=16).digest() for start in range(0, len(buffer), width)]
+
+
+def space_from_json(data: Mapping[str, Any]) -> Space:
+    """Rebuild a space from :meth:`Space.to_json`.
+
+    Only classes that the program has imported already are considered; a name in a file is never imported.
+
+    Raises:
+        InvalidSettings: no imported space has that name.
+    """
+    known = {cls.__name__: cls for cls in _subclasses(Space)}
+    name = data.get("space")
+    if name not in known:
+        raise InvalidSettings(
+            f"no imported space is called {name!r}; import the module that defines it first "
+            f"(the built-in ones: import searchlib.spaces)"
+        )
+    space: Space = known[name](**{key: _from_jsonable(item) for key, item in data.items() if key != "space"})
+    return space
+
+
+def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Space):
+        return value.to_json()
+    if isinstance(value, tuple | list):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _from_jsonable(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_from_jsonable(item) for item in value)
+    if isinstance(value, Mapping):
+        return space_from_json(value) if "space" in value else {k: _from_jsonable(v) for k, v in value.items()}
+    return value

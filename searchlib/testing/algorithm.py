@@ -1,0 +1,171 @@
+"""Conformance of algorithms."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.algorithms import Algorithm, Evidence, Problem, Run, Status
+from searchlib.cases import Cases, Split
+from searchlib.loop import Search
+from searchlib.objective import Objective
+from searchlib.space import Candidates, Space, row_keys
+from searchlib.testing.expectation import expect
+
+__all__ = ["check_algorithm"]
+
+#: Ids per ask, uneven on purpose.
+_ASKS = (3, 1, 5, 4, 2)
+
+
+def check_algorithm(algorithm: Algorithm, space: Space, *, seed: int = 0, rounds: int = 6) -> None:
+    """Hold an algorithm to its contract on one space.
+
+    Checks that it proposes canonical rows of the space under consecutive ids, that the seed alone decides its trace,
+    that the order of tells between two asks has no effect, that it changes nothing it is given, that failed candidates
+    are never recommended, that strangers (negative ids) are accepted, and that a study abandoned at any batch resumes
+    to the same history.
+
+    Arguments:
+        algorithm: settings to check.
+        space: a space that the algorithm is meant to work on.
+        seed: decides the toy objective and the runs.
+        rounds: asks per run.
+
+    Raises:
+        AssertionError: with a sentence that says which promise is broken.
+    """
+    trace = _trace(algorithm, space, seed, rounds, "in order")
+    expect(len(trace) > 0, f"{algorithm!r} proposed nothing on {space!r}")
+    again = _trace(algorithm, space, seed, rounds, "in order")
+    expect(again == trace, f"{algorithm!r} is not decided by its generator alone")
+    for order in ("reversed", "one by one"):
+        other = _trace(algorithm, space, seed, rounds, order)
+        expect(other == trace, f"{algorithm!r} depends on the order of tells ({order})")
+    _check_failures(algorithm, space, seed)
+    _check_strangers(algorithm, space, seed)
+    _check_resume(algorithm, space, seed)
+
+
+def _start(algorithm: Algorithm, space: Space, seed: int) -> Run:
+    seeds = space.canonical(space.sample(np.random.default_rng(seed + 1), 2))[:1]
+    seeds.flags.writeable = False
+    return algorithm.start(Problem(space, 1, seeds, 60, 5), np.random.default_rng(seed))
+
+
+def _values(space: Space, population: NDArray[Any], seed: int) -> NDArray[np.float64]:
+    """A toy objective: squared distance of the features from a hidden target."""
+    features = space.features(population)
+    target = space.features(space.canonical(space.sample(np.random.default_rng(seed + 2), 1)))
+    return np.asarray(((features - target) ** 2).sum(axis=1, keepdims=True))
+
+
+def _evidence(ids: NDArray[Any], population: NDArray[Any], values: NDArray[np.float64], failed: Any) -> Evidence:
+    status = np.where(failed, Status.FAILED, Status.DONE).astype(np.int8)
+    values = np.where(np.asarray(failed)[:, None], np.nan, values)
+    nothing = np.full(len(ids), np.nan)
+    evidence = Evidence(ids, population.copy(), values, status, nothing, np.full_like(values, np.nan))
+    for array in (evidence.population, evidence.values, evidence.status, evidence.secondary):
+        array.flags.writeable = False
+    return evidence
+
+
+def _orders(n: int, order: str) -> Iterable[list[int]]:
+    if order == "in order":
+        return [list(range(n))]
+    return [list(range(n))[::-1]] if order == "reversed" else [[i] for i in reversed(range(n))]
+
+
+def _trace(algorithm: Algorithm, space: Space, seed: int, rounds: int, order: str) -> list[bytes]:
+    run, proposed, asked = _start(algorithm, space, seed), [], 0
+    for n in itertools.islice(itertools.cycle(_ASKS), rounds):
+        batch = run.ask(n)
+        if not len(batch):
+            break
+        expect(len(batch) <= n, f"ask({n}) of {algorithm!r} gave {len(batch)} candidates")
+        expect(
+            batch.ids.tolist() == list(range(asked, asked + len(batch))),
+            f"ids of {algorithm!r} must count up from {asked}, but are {batch.ids.tolist()}",
+        )
+        asked += len(batch)
+        space.check(batch.population, name=f"a proposal of {algorithm!r}")
+        canonical = space.canonical(batch.population)
+        expect(np.array_equal(canonical, batch.population), f"{algorithm!r} proposes rows that are not canonical")
+        proposed.extend(row_keys(batch.population))
+        values = _values(space, batch.population, seed)
+        for rows in _orders(len(batch), order):
+            run.tell(_evidence(batch.ids[rows], batch.population[rows], values[rows], np.zeros(len(rows), bool)))
+    short = run.recommend(3)
+    expect(len(short) <= 3, f"recommend(3) of {algorithm!r} gave {len(short)} candidates")
+    space.check(short, name=f"a recommendation of {algorithm!r}")
+    return proposed + row_keys(short)
+
+
+def _check_failures(algorithm: Algorithm, space: Space, seed: int) -> None:
+    run = _start(algorithm, space, seed)
+    failed_keys: set[bytes] = set()
+    done_keys: set[bytes] = set()
+    for n in _ASKS:
+        batch = run.ask(n)
+        if not len(batch):
+            break
+        keys = row_keys(batch.population)
+        failed = np.array([(hash_ % 2 == 0) for hash_ in (int.from_bytes(key, "little") for key in keys)])
+        run.tell(_evidence(batch.ids, batch.population, _values(space, batch.population, seed), failed))
+        failed_keys.update(key for key, bad in zip(keys, failed, strict=True) if bad)
+        done_keys.update(key for key, bad in zip(keys, failed, strict=True) if not bad)
+    recommended = set(row_keys(run.recommend(4)))
+    expect(not recommended & (failed_keys - done_keys), f"{algorithm!r} recommends a candidate that failed")
+    if done_keys:
+        expect(bool(recommended), f"{algorithm!r} recommends nothing although candidates succeeded")
+
+
+def _check_strangers(algorithm: Algorithm, space: Space, seed: int) -> None:
+    run = _start(algorithm, space, seed)
+    rows = space.canonical(space.sample(np.random.default_rng(seed + 3), 4))
+    run.tell(_evidence(-1 - np.arange(4), rows, _values(space, rows, seed), np.zeros(4, bool)))
+    expect(len(run.ask(2)) > 0 or space.size <= 4, f"{algorithm!r} proposes nothing after it was told of strangers")
+
+
+class _Toy(Objective):
+    """The toy objective as a table of three cases, of which one candidate in four raises."""
+
+    direction = "minimize"
+    chunk_rows = 2
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self.space, self.seed = space, seed
+
+    def cases(self, split: Split) -> Cases:
+        return Cases.of([1.0, 2.0, 3.0]) if split is Split.SEARCH else Cases.none()
+
+    def evaluate(self, candidates: Candidates, cases: Cases) -> NDArray[np.float64]:
+        for key in row_keys(candidates.array):
+            if key[0] % 4 == 3:
+                raise ValueError("this candidate always fails")
+        assert cases.payload is not None
+        return np.asarray(_values(self.space, candidates.array, self.seed) * np.array(cases.payload))
+
+
+def _check_resume(algorithm: Algorithm, space: Space, seed: int) -> None:
+    toy = _Toy(space, seed)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(name: str, stop_after: int | None = None) -> str:
+            study = str(Path(folder) / name)
+            search = Search(toy, algorithm, budget=20, seed=seed, study=study, batch_size=5, max_failures=10**6)
+            for number, _ in enumerate(search, start=1):
+                if number == stop_after:
+                    break
+            return search.history.digest
+
+        whole = run("whole.db")
+        for stop in (1, 3):
+            run(f"stopped-{stop}.db", stop)
+            expect(run(f"stopped-{stop}.db") == whole, f"{algorithm!r} resumes to another history after batch {stop}")

@@ -1,0 +1,44 @@
+"""Declared search spaces, one file per kind of choice.
+
+======================  ===========================================  ==========================
+space                   one candidate                                value
+======================  ===========================================  ==========================
+:class:`Binary`         n independent yes-or-no choices              tuple of 0 and 1
+:class:`Subset`         exactly k of n                               tuple of kept indices
+:class:`Categorical`    one of several options                       the option
+:class:`Integer`        a whole number within bounds                 int
+:class:`Real`           a real number within bounds                  float
+:class:`Simplex`        n shares of a whole                          tuple of floats
+:class:`Affine`         n weights that sum to one, of either sign    tuple of floats
+:class:`Permutation`    an order of n items                          tuple of items
+:class:`Product`        several of these at once, by name            dict
+:class:`ExpertSubsets`  which experts each group of layers keeps     tuple of tuples of indices
+:class:`ExpertMerges`   how each group of layers merges its experts  :class:`ExpertMatrices`
+======================  ===========================================  ==========================
+"""
+
+from searchlib.spaces.affine import Affine
+from searchlib.spaces.binary import Binary
+from searchlib.spaces.categorical import Categorical
+from searchlib.spaces.experts import ExpertMatrices, ExpertMerges, ExpertSubsets
+from searchlib.spaces.integer import Integer
+from searchlib.spaces.permutation import Permutation
+from searchlib.spaces.product import Product
+from searchlib.spaces.real import Real
+from searchlib.spaces.simplex import Simplex
+from searchlib.spaces.subset import Subset
+
+__all__ = [
+    "Affine",
+    "Binary",
+    "Categorical",
+    "ExpertMatrices",
+    "ExpertMerges",
+    "ExpertSubsets",
+    "Integer",
+    "Permutation",
+    "Product",
+    "Real",
+    "Simplex",
+    "Subset",
+]

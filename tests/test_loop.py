@@ -1,0 +1,531 @@
+import math
+import os
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from searchlib import (
+    Budget,
+    Candidates,
+    Cases,
+    Evolution,
+    Objective,
+    Outcome,
+    RandomSearch,
+    Scores,
+    Search,
+    Split,
+    Status,
+    Study,
+    search,
+)
+from searchlib.errors import EvaluationFailed, InvalidSettings, InvalidTell, StudyBusy, StudyMismatch
+from searchlib.spaces import Binary, Categorical, Integer, Real, Subset
+
+
+class Noisy(Objective):
+    """Cases are noise draws around a hidden mask; SELECT and HOLDOUT draw their own."""
+
+    space = Binary(10)
+    direction = "maximize"
+    chunk_rows = 3
+    chunk_cases = 4
+
+    def __init__(self, failing=()):
+        self.failing = set(failing)
+        self.limit = 10**6
+        self.evaluated = []
+        self.entered = 0
+
+    def __enter__(self):
+        self.entered += 1
+        return self
+
+    def __exit__(self, *error):
+        self.entered -= 1
+
+    def cases(self, split):
+        first = {Split.SEARCH: 0, Split.SELECT: 100, Split.HOLDOUT: 200}[split]
+        return Cases(tuple(range(first, first + 10)))
+
+    def evaluate(self, candidates, cases):
+        assert self.entered == 1
+        ones = candidates.array.sum(axis=1)
+        for row in candidates.array:
+            self.evaluated.append((row.tobytes(), cases.ids))
+            if int(row.sum()) in self.failing:
+                raise RuntimeError(f"no model with {int(row.sum())} parts")
+        noise = np.stack([np.random.default_rng(i).normal(size=1024)[:1] for i in cases.ids])[:, 0]
+        values = ones[:, None] + 0.1 * noise[None, :]
+        return Scores(values, secondary=-values)
+
+    def fingerprint(self):
+        return {"objective": "noisy ones"}
+
+    def references(self):
+        return ("nothing", "everything")
+
+    def evaluate_reference(self, name, cases):
+        row = np.zeros((1, 10), bool) if name == "nothing" else np.ones((1, 10), bool)
+        values = self.evaluate(Candidates(self.space, row), cases)
+        return values.values[0]
+
+
+def test_a_plain_function_is_minimized_by_default():
+    result = search(lambda x: (x - 2) ** 2, Integer(-10, 10), budget=21)
+    assert result.best == 2
+    assert result.value == 0
+    assert result.holdout is None
+
+
+def test_a_batched_function_gets_whole_populations():
+    shapes = []
+
+    def function(population):
+        shapes.append(population.shape)
+        return population.sum(axis=1)
+
+    result = search(function, Binary(12), Evolution(offspring=20), budget=100, batched=True, direction="maximize")
+    assert sum(n for n, _ in shapes) == 100
+    assert len(shapes) < 12
+    assert result.value >= 9
+
+
+def test_the_budget_of_evaluations_is_met_exactly():
+    calls = []
+    result = search(lambda x: calls.append(x) or 0.0, Real(0, 1), budget=53)
+    assert len(calls) == len(result.history) == 53
+    assert result.outcome is Outcome.EVALUATIONS
+
+
+def test_duplicates_are_answered_without_evaluating_and_cost_no_budget():
+    calls = []
+    result = search(lambda x: calls.append(x) or float(x), Integer(0, 30), RandomSearch(), budget=25)
+    assert len(calls) == len(set(calls)) == 25
+    assert len(result.history) > 25
+    first = {}
+    for row, value in zip(result.history.population[:, 0], result.history.values[:, 0], strict=True):
+        assert first.setdefault(int(row), value) == value == float(row)
+
+
+@pytest.mark.parametrize(
+    ("budget", "outcome"),
+    [
+        (Budget(cells=50), Outcome.CELLS),
+        (Budget(cost=40.0), Outcome.COST),
+        (Budget(target=8.0), Outcome.TARGET),
+        (Budget(seconds=1e-9), Outcome.SECONDS),
+        (Budget(evaluations=10**6), Outcome.EXHAUSTED),
+    ],
+    ids=repr,
+)
+def test_every_limit_stops_the_search_and_is_named(budget, outcome):
+    result = search(Noisy(), budget=budget, batch_size=5)
+    assert result.outcome is outcome
+    assert len(result.history) > 0
+
+
+def test_an_algorithm_that_repeats_itself_is_stopped():
+    class Stuck(RandomSearch.__mro__[1]):
+        def start(self, problem, rng):
+            run = RandomSearch().start(problem, rng)
+            first = run.ask(1)
+
+            class Again(type(run).__mro__[1]):
+                asked = 0
+
+                def ask(self, n):
+                    self.asked += n
+                    return type(first)(np.arange(self.asked - n, self.asked), np.repeat(first.population, n, axis=0))
+
+                def tell(self, evidence):
+                    run.tell(evidence)
+
+                def recommend(self, n):
+                    return run.recommend(n)
+
+            return Again()
+
+    result = search(lambda x: x, Real(0, 1), Stuck(), budget=100)
+    assert result.outcome is Outcome.NOTHING_NEW
+    assert result.history.evaluations == 1
+
+
+def test_records_come_batch_by_batch_and_improve():
+    run = Search(lambda mask: sum(mask), space=Binary(16), budget=80, direction="maximize")
+    bests = [record.best_value for record in run]
+    assert bests == sorted(bests)
+    assert bests[-1] == max(run.history.values[:, 0])
+    assert run.outcome is Outcome.EVALUATIONS
+
+
+def test_the_winner_is_picked_on_select_and_compared_on_holdout():
+    result = search(Noisy(), budget=600)
+    assert result.best == (1,) * 10
+    objective = Noisy()
+    with objective:
+        row = Candidates(objective.space, np.ones((1, 10), bool))
+        everything = objective.evaluate(row, objective.cases(Split.SELECT))
+        assert result.value == pytest.approx(everything.values.mean())
+        held = objective.evaluate_reference("nothing", objective.cases(Split.HOLDOUT))
+    assert result.holdout is not None
+    nothing = result.holdout.against("nothing")
+    assert nothing.value == pytest.approx(held.mean())
+    assert nothing.difference == pytest.approx(10.0)
+    assert nothing.difference_interval == pytest.approx((10.0, 10.0))
+    assert result.holdout.against("everything").difference == 0
+    assert result.holdout.cases == 10
+    assert "held-out" in str(result)
+
+
+def test_holdout_cases_are_opened_only_once_the_search_has_stopped():
+    objective = Noisy()
+    search(objective, budget=100)
+    looked = [i for i, (_, ids) in enumerate(objective.evaluated) if ids[0] >= 200]
+    assert looked
+    assert min(looked) > max(i for i, (_, ids) in enumerate(objective.evaluated) if ids[0] < 200)
+
+
+def test_a_failing_candidate_costs_only_itself():
+    result = search(Noisy(failing={4, 5}), budget=300)
+    ones = result.history.population.sum(axis=1)
+    failed = result.history.status == Status.FAILED
+    assert (failed == np.isin(ones, [4, 5])).all()
+    assert failed.any()
+    assert np.isnan(result.history.values[failed]).all()
+    assert any("no model with 4 parts" in error for error in result.history.errors)
+    assert result.best == (1,) * 10
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_a_failure_and_never_the_best(bad):
+    result = search(lambda x: bad if x < 0.5 else x, Real(0, 1), budget=60, max_failures=60)
+    assert 0.5 <= result.value < 0.7
+    assert str(bad) in next(error for error in result.history.errors if error)
+
+
+@pytest.mark.parametrize("bad", [None, "a", 1j], ids=repr)
+def test_a_score_that_is_no_number_fails_with_a_sentence(bad):
+    with pytest.raises(EvaluationFailed, match=r"must return|number"):
+        search(lambda x: bad, Real(0, 1), budget=60)
+
+
+def test_two_numbers_for_one_direction_are_refused():
+    with pytest.raises(InvalidSettings, match=r"\(24, 1\).*\(24, 2\)"):
+        search(lambda x: [x, x], Real(0, 1), budget=60)
+
+
+def test_too_many_failures_in_a_row_stop_the_search_with_the_first_traceback():
+    def broken(x):
+        raise KeyError("weights are missing")
+
+    with pytest.raises(EvaluationFailed, match=r"(?s)max_failures=3.*weights are missing"):
+        search(broken, Real(0, 1), budget=60, max_failures=3)
+
+
+def test_when_everything_fails_there_is_no_best():
+    result = search(lambda x: math.nan, Real(0, 1), budget=5)
+    assert result.best is None
+    assert math.isnan(result.value)
+    assert result.history.failures == 5
+
+
+def test_ctrl_c_returns_the_best_so_far():
+    def function(x):
+        if len(seen) == 30:
+            raise KeyboardInterrupt
+        seen.append(x)
+        return x
+
+    seen = []
+    result = search(function, Real(0, 1), budget=100)
+    assert result.outcome is Outcome.INTERRUPTED
+    assert result.value == min(result.history.values[:, 0])
+
+
+def test_the_same_seed_gives_the_same_history_and_another_seed_another():
+    digests = [search(Noisy(), budget=120, seed=seed).history.digest for seed in (7, 7, 8)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_objective_is_open_while_searching_and_closed_afterwards():
+    objective = Noisy()
+    run = Search(objective, budget=40)
+    for _ in run:
+        assert objective.entered == 1
+        break
+    run.result()
+    assert objective.entered == 0
+
+
+# ask and tell ---------------------------------------------------------------------------------------------------------
+
+
+def test_ask_and_tell_are_the_same_loop_opened_up():
+    space = Subset(9, k=3)
+    run = Search(space=space, budget=40, seed=3, direction="maximize")
+    while len(batch := run.ask(5)):
+        run.tell(batch.ids, [sum(kept) for kept in Candidates(space, batch.population)])
+    result = run.result()
+    assert result.outcome is Outcome.EVALUATIONS
+    assert len(result.history) == 40
+    assert result.value == max(result.history.values[:, 0])
+    assert sum(result.best) == result.value
+
+
+@pytest.mark.parametrize(
+    ("ids", "values", "message"),
+    [
+        ([99], [1.0], r"not asked.*\[99\]"),
+        ([0, 0], [1.0, 1.0], "told already"),
+        ([0], [math.inf], "finite"),
+        ([0], [[1.0, 2.0]], "1 number"),
+    ],
+)
+def test_a_wrong_tell_is_refused_and_loses_nothing(ids, values, message):
+    run = Search(space=Real(0, 1), budget=10)
+    batch = run.ask(4)
+    with pytest.raises(InvalidTell, match=message):
+        run.tell(ids, values)
+    run.tell(batch.ids, [0.1, 0.2, 0.3, 0.4])
+    assert len(run.history) == 4
+
+
+def test_a_failed_candidate_is_told_as_nan():
+    run = Search(space=Real(0, 1), budget=10)
+    batch = run.ask(3)
+    run.tell(batch.ids, [0.5, math.nan, 0.2])
+    assert run.history.failures == 1
+    assert run.result().value == 0.2
+
+
+# studies --------------------------------------------------------------------------------------------------------------
+
+
+def test_resume_after_any_batch_is_bit_identical_and_evaluates_nothing_twice(tmp_path):
+    whole = Noisy(failing={5})
+    reference = search(whole, budget=60, batch_size=7, study=tmp_path / "whole.db")
+    for stop in range(0, 9, 2):
+        path = tmp_path / f"{stop}.db"
+        first = Noisy(failing={5})
+        for number, _ in enumerate(Search(first, budget=60, batch_size=7, study=path)):
+            if number == stop:
+                break
+        second = Noisy(failing={5})
+        result = search(second, budget=60, batch_size=7, study=path)
+        assert result.history.digest == reference.history.digest
+        assert result.value == reference.value
+        assert str(result.holdout) == str(reference.holdout)
+        cells = [c for c in first.evaluated + second.evaluated if c[1][0] < 100]
+        succeeded = [c for c in cells if np.frombuffer(c[0], bool).sum() != 5]
+        once = [c for c in whole.evaluated if c[1][0] < 100 and np.frombuffer(c[0], bool).sum() != 5]
+        assert set(succeeded) == set(once)
+        assert len(succeeded) == len(once)
+
+
+def test_resume_in_the_middle_of_a_batch_keeps_its_finished_chunks(tmp_path):
+    class Stopping(Noisy):
+        def evaluate(self, candidates, cases):
+            if len(self.evaluated) >= self.limit:
+                self.limit = 10**6
+                raise KeyboardInterrupt
+            return super().evaluate(candidates, cases)
+
+    reference = search(Noisy(), budget=40, batch_size=8).history.digest
+    for limit in (1, 17, 50, 111):
+        first, second = Stopping(), Noisy()
+        first.limit = limit
+        result = search(first, budget=40, batch_size=8, study=tmp_path / f"{limit}.db")
+        assert result.outcome is Outcome.INTERRUPTED
+        finished = {cell for cell in first.evaluated if cell[1][0] < 100}
+        assert search(second, budget=40, batch_size=8, study=tmp_path / f"{limit}.db").history.digest == reference
+        assert not finished & {cell for cell in second.evaluated if cell[1][0] < 100}
+
+
+def test_a_finished_study_is_read_back_without_evaluating(tmp_path):
+    first = search(Noisy(), budget=50, study=tmp_path / "s.db")
+    objective = Noisy()
+    again = search(objective, budget=50, study=tmp_path / "s.db")
+    assert objective.evaluated == []
+    assert str(again.holdout) == str(first.holdout)
+    with Study.open(tmp_path / "s.db") as study:
+        stored = study.result()
+    assert stored.history.digest == first.history.digest
+    assert (stored.best, stored.value, stored.outcome) == (first.best, first.value, first.outcome)
+    assert stored.holdout == first.holdout
+
+
+def test_a_resumed_study_may_spend_more_and_counts_its_looks(tmp_path):
+    first = search(Noisy(), budget=30, study=tmp_path / "s.db")
+    more = search(Noisy(), budget=90, study=tmp_path / "s.db")
+    assert more.history.evaluations == 90
+    assert more.holdout is not None
+    assert more.holdout.looks == 1 + (more.row.tolist() != first.row.tolist())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed: 0 on file, 1 now"),
+        ({"algorithm": RandomSearch()}, "algorithm"),
+        ({"batch_size": 9}, "batch_size"),
+        ({"threads": 2}, "threads"),
+    ],
+)
+def test_another_search_is_refused_by_naming_what_differs(tmp_path, change, named):
+    search(Noisy(), budget=20, study=tmp_path / "s.db")
+    with pytest.raises(StudyMismatch, match=named):
+        search(Noisy(), budget=20, study=tmp_path / "s.db", **change)
+
+
+def test_another_function_or_space_is_refused(tmp_path):
+    search(lambda x: x, Real(0, 1), budget=5, study=tmp_path / "s.db")
+    with pytest.raises(StudyMismatch, match="objective"):
+        search(lambda x: -x, Real(0, 1), budget=5, study=tmp_path / "s.db")
+    with pytest.raises(StudyMismatch, match="space"):
+        search(lambda x: x, Real(0, 2), budget=5, study=tmp_path / "s.db")
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    path = tmp_path / "s.db"
+    first, second = (iter(Search(Noisy(), budget=40, batch_size=4, study=path)) for _ in range(2))
+    next(first)
+
+    def take_turns():
+        for _ in second:
+            next(first)
+
+    with pytest.raises(StudyBusy, match="another process"):
+        take_turns()
+
+
+def test_other_proposals_than_on_file_warn_and_the_recorded_ones_are_used(tmp_path):
+    path = tmp_path / "s.db"
+    reference = search(Noisy(), budget=20, batch_size=5, study=path).history.population.copy()
+    import sqlite3
+
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE array SET data = zeroblob(length(data)), shape = '[1, 10]', dtype = '|b1' "
+                           "WHERE name = 'seeds'")  # fmt: skip
+        connection.execute("INSERT OR REPLACE INTO array VALUES ('seeds', '|b1', '[1, 10]', zeroblob(10))")
+    connection.close()
+    with pytest.warns(UserWarning, match="other candidates than on file"):
+        result = search(Noisy(), budget=20, batch_size=5, study=path)
+    assert np.array_equal(result.history.population, reference)
+
+
+# workers --------------------------------------------------------------------------------------------------------------
+
+
+def square(x):
+    return (x - 0.3) ** 2
+
+
+def deadly(x):
+    if 0.4 < x < 0.5:
+        os._exit(11)
+    return x
+
+
+def slow(x):
+    if x > 0.9:
+        time.sleep(60)
+    return -x
+
+
+@pytest.mark.slow
+def test_the_history_does_not_depend_on_the_number_of_workers():
+    digests = [search(square, Real(0, 1), budget=40, workers=workers).history.digest for workers in (1, 2, 3)]
+    assert len(set(digests)) == 1
+
+
+@pytest.mark.slow
+def test_a_candidate_that_kills_its_worker_costs_only_itself():
+    result = search(deadly, Real(0, 1), RandomSearch(), budget=24, workers=2)
+    rows = result.history.population[:, 0]
+    guilty = (rows > 0.4) & (rows < 0.5)
+    assert guilty.any()
+    assert ((result.history.status == Status.FAILED) == guilty).all()
+    assert "killed its worker" in next(error for error in result.history.errors if error)
+
+
+@pytest.mark.slow
+def test_a_candidate_that_hangs_is_ended_by_its_time_out():
+    start = time.monotonic()
+    result = search(slow, Real(0, 1), RandomSearch(), budget=16, workers=2, timeout=1.0)
+    guilty = result.history.population[:, 0] > 0.9
+    assert guilty.any()
+    assert ((result.history.status == Status.FAILED) == guilty).all()
+    assert "timeout=1.0" in next(error for error in result.history.errors if error)
+    assert time.monotonic() - start < 50
+
+
+def test_a_time_out_without_workers_is_refused():
+    with pytest.raises(InvalidSettings, match="workers=2"):
+        search(square, Real(0, 1), budget=4, timeout=1.0)
+
+
+def test_an_objective_that_cannot_travel_is_refused_with_the_way_out():
+    import threading
+
+    lock = threading.Lock()
+    with pytest.raises(InvalidSettings, match=r"cannot be sent to worker processes.*workers=1"):
+        search(lambda x: lock and x, Real(0, 1), budget=4, workers=2)
+
+
+# settings -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": 0}, "greater than 0.*0"),
+        ({"budget": 2.5}, "whole number.*2.5"),
+        ({"budget": 5, "seed": -1}, "seed.*-1"),
+        ({"budget": 5, "batch_size": 0}, "batch_size.*0"),
+        ({"budget": 5, "workers": 0}, "workers.*0"),
+        ({"budget": 5, "threads": True}, "threads.*True"),
+        ({"budget": 5, "timeout": 0.0, "workers": 2}, "timeout.*0"),
+        ({"budget": 5, "direction": "up"}, "'minimize' or 'maximize'.*'up'"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(InvalidSettings, match=message):
+        search(square, Real(0, 1), **settings)
+
+
+def test_a_function_without_a_space_is_refused():
+    with pytest.raises(InvalidSettings, match="space="):
+        search(square, budget=5)
+
+
+def test_an_objective_with_a_space_beside_it_is_refused():
+    with pytest.raises(InvalidSettings, match="Noisy has its own"):
+        search(Noisy(), Binary(3), budget=5)
+
+
+def test_seeds_outside_the_space_are_refused():
+    from searchlib.errors import InvalidCandidate
+
+    with pytest.raises(InvalidCandidate, match="2"):
+        search(sum, Binary(3), budget=5, seeds=[(0, 1, 2)])
+
+
+def test_a_dry_run_evaluates_one_chunk_and_says_how_long_the_whole_will_take(caplog):
+    objective = Noisy()
+    result = search(objective, budget=100, dry_run=True)
+    assert result.outcome is Outcome.DRY_RUN
+    assert len(result.history) == 0
+    assert 0 < len(objective.evaluated) <= 3 * 3
+    assert "will take about" in caplog.text
+
+
+def test_history_becomes_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame = search(lambda c: {"a": 1.0, "b": 2.0}[c], Categorical(("a", "b")), budget=5).history.to_frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert sorted(frame["candidate"]) == ["a", "b"]

@@ -1,0 +1,165 @@
+import json
+import os
+import pickle
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchlib import Study, search
+from searchlib.errors import StudyDamaged, StudyError
+from searchlib.spaces import Real, Subset
+
+KILLED = """
+import sys, time
+import numpy as np
+from searchlib import Evolution, search
+from searchlib.spaces import Subset
+
+def gain(kept):
+    time.sleep(0.001)
+    return float(np.sin(np.array(kept) * 1.7).sum())
+
+result = search(gain, Subset(30, k=6), Evolution(population=20, offspring=7), budget=400, seed=5,
+                direction="maximize", study=sys.argv[1], batch_size=9)
+print(result.history.digest, len(result.history))
+"""
+
+
+def run_until_done(script, study, kill_after=None):
+    process = subprocess.Popen([sys.executable, script, study], stdout=subprocess.PIPE, text=True, cwd=Path.cwd(),
+                               env={**os.environ, "PYTHONPATH": str(Path.cwd())})  # fmt: skip
+    if kill_after is not None:
+        try:
+            process.wait(kill_after)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate()
+    return process.returncode, output
+
+
+@pytest.mark.slow
+def test_a_killed_search_resumes_to_the_same_history(tmp_path):
+    script = tmp_path / "driver.py"
+    script.write_text(KILLED)
+    code, reference = run_until_done(script, tmp_path / "whole.db")
+    assert code == 0
+    rng, kills = np.random.default_rng(0), 0
+    study = tmp_path / "killed.db"
+    output = ""
+    for _ in range(40):
+        code, output = run_until_done(script, study, kill_after=float(rng.uniform(0.25, 0.6)))
+        kills += code == -signal.SIGKILL
+        if code == 0:
+            break
+    assert kills >= 2
+    assert output == reference
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(StudyDamaged, match=r"no study at 'nowhere\.db'"):
+        Study.open("nowhere.db")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    path = tmp_path / "s.db"
+    path.write_text("this is not a database, it only looks like a file " * 40)
+    with pytest.raises(StudyDamaged, match="cannot be read as a study"):
+        Study.open(path)
+    with pytest.raises(StudyDamaged):
+        search(lambda x: x, Real(0, 1), budget=3, study=path)
+
+
+def test_another_database_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "s.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StudyDamaged, match="not a study"):
+        Study.open(path)
+    with pytest.raises(StudyDamaged, match="not a study"):
+        search(lambda x: x, Real(0, 1), budget=3, study=path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_format_is_refused_by_its_number(tmp_path):
+    path = tmp_path / "s.db"
+    search(lambda x: x, Real(0, 1), budget=3, study=path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(StudyDamaged, match="format 99"):
+        Study.open(path)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(StudyError, match="missing"):
+        search(lambda x: x, Real(0, 1), budget=3, study=tmp_path / "missing" / "s.db")
+
+
+def test_a_study_is_data_and_holds_no_pickle(tmp_path):
+    path = tmp_path / "s.db"
+    search(lambda kept: float(sum(kept)), Subset(9, k=3), budget=30, study=path)
+    connection = sqlite3.connect(path)
+    blobs = 0
+    for table in ("setting", "array", "batch", "chunk", "told", "reference"):
+        for row in connection.execute(f"SELECT * FROM {table}"):
+            for item in row:
+                if isinstance(item, bytes) and len(item) > 2:
+                    blobs += 1
+                    assert not item.startswith(pickle.PROTO)
+    connection.close()
+    assert blobs > 5
+
+
+def test_opening_a_study_imports_nothing_it_names(tmp_path):
+    path = tmp_path / "s.db"
+    search(lambda x: x, Real(0, 1), budget=3, study=path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE setting SET value = ? WHERE name = 'space'", (json.dumps({"space": "antigravity"}),))
+    connection.close()
+    from searchlib.errors import InvalidSettings
+
+    with Study.open(path) as study, pytest.raises(InvalidSettings, match="antigravity"):
+        study.history()
+    assert "antigravity" not in sys.modules
+
+
+def test_reading_a_study_does_not_disturb_its_writer(tmp_path):
+    from searchlib import Search
+
+    path = tmp_path / "s.db"
+    run = Search(lambda x: x, space=Real(0, 1), budget=60, study=path)
+    lengths = []
+    for record in run:
+        with Study.open(path) as study:
+            lengths.append(len(study.history()))
+        assert lengths[-1] == record.evaluations
+    assert lengths[-1] == 60
+
+
+def test_failed_candidates_keep_their_tracebacks(tmp_path):
+    path = tmp_path / "s.db"
+
+    def sometimes(x):
+        if x > 0.5:
+            raise ValueError("too much of it")
+        return x
+
+    result = search(sometimes, Real(0, 1), budget=30, study=path)
+    with Study.open(path) as study:
+        errors = study.history().errors
+    assert errors == result.history.errors
+    assert any("too much of it" in error for error in errors)
+
+
+def test_durability_costs_little(tmp_path):
+    start = time.perf_counter()
+    search(lambda rows: rows.sum(axis=1), Subset(256, k=8), budget=2000, batched=True, study=tmp_path / "s.db")
+    assert time.perf_counter() - start < 10
