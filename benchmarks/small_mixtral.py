@@ -9,8 +9,16 @@ one letter::
     C40712=  ->  40712   copy                              M30212=  ->  8      sum of the digits 0 to 3, modulo 10
     A07+45=  ->  250     sum, last digit first             T340712= ->  73045  add the first digit to the rest, mod 10
 
-Answers end with the token :data:`END`. After the whole training the model is near 100 % on most tasks but not on all,
-and half-way (:data:`HALF_WAY`) some of the easy ones are only half learned: there pruning can improve on it.
+Answers end with the token :data:`END`. Right answers in percent, of 500 SELECT cases each, seed 0:
+
+========================  =======  ====  ====  ========  ====  =====  ======  =====
+checkpoint                reverse  sort  add   extremes  copy  count  modsum  shift
+========================  =======  ====  ====  ========  ====  =====  ======  =====
+the whole run, 2500       100      100   98.4  100       100   88.6   98.0    96.2
+on the way, 500           80.4     88.2  1.6   98.4      96.6  31.2   14.6    0
+========================  =======  ====  ====  ========  ====  =====  ======  =====
+
+A task on which the model is good but not perfect is one on which a pruned model can improve on it.
 
 The weights are a function of the recipe, the seed and the library versions: trained once, on the first call of
 :func:`load`, and cached below ``$XDG_CACHE_HOME/searchlib`` (``~/.cache/searchlib``). No prompt that the model was
@@ -47,12 +55,14 @@ from searchlib.cases import Split
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.answer_scoring import AnswerScorer, Case
 
-__all__ = ["END", "TASKS", "Recipe", "Task", "accuracies", "cases", "load", "new_tokenizer"]
+__all__ = ["END", "HALF_WAY", "SMOKE_STEPS", "TASKS", "Recipe", "Task", "accuracies", "cases", "load", "new_tokenizer"]
 
 #: The token that ends every answer.
 END = "</s>"
-#: A checkpoint on the way, where the tasks that are learned in the end are only half learned.
+#: A checkpoint that every longer run leaves on its way, where some tasks are learned only in part.
 HALF_WAY = 500
+#: A run for smoke tests, of about ten seconds: ``extremes`` 65 %, ``sort`` 40 %, little elsewhere.
+SMOKE_STEPS = 150
 
 _PAD, _UNKNOWN, _START = "<pad>", "<unk>", "<s>"
 _SPLITS = {Split.SEARCH: 0, Split.SELECT: 1, Split.HOLDOUT: 2}
@@ -212,8 +222,8 @@ def cases(task: str, n: int, split: Split | str = Split.SEARCH, *, seed: int = 0
         InvalidSettings: an unknown task, or more cases than the split has.
 
     Example:
-        >>> cases("sort", 2, "holdout")
-        [Case(prompt='S2677404=', answer='0244677', options=None), Case(prompt='S6417=', answer='1467', options=None)]
+        >>> [(case.prompt, case.answer) for case in cases("sort", 2, "holdout")]
+        [('S27983331=', '12333789'), ('S863684=', '346688')]
     """
     if task not in TASKS:
         raise InvalidSettings(f"task must be one of {', '.join(TASKS)}, but got {task!r}")
@@ -283,7 +293,7 @@ def _batch(rng: np.random.Generator, n: int, vocabulary: Mapping[str, int]) -> t
 
 
 def _train(recipe: Recipe, run: Path, stop_at: int) -> None:
-    """Train up to ``stop_at`` and put that checkpoint, and the one half-way, into the cache."""
+    """Train up to ``stop_at``; that checkpoint, and the one on the way, go into the cache."""
     tokenizer = new_tokenizer()
     data = np.random.default_rng(recipe.seed)
     with _threads(recipe.threads), torch.random.fork_rng(devices=[]):

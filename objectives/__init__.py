@@ -30,9 +30,10 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("searchlib"):
+        library = (error.name or "").split(".")[0]
+        if library == "searchlib":
             raise
-        raise MissingDependency(f"{name} needs {error.name}: pip install 'searchlib[{extra}]'") from error
+        raise MissingDependency(f"{name} needs {library}: pip install 'searchlib[{extra}]'") from error
 
 
 def __dir__() -> list[str]:

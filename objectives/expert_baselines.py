@@ -8,7 +8,7 @@ What is reproduced: the four selections, per layer or pooled over the layers tha
 dynamic skipping of the second expert.
 
 Every function returns expert indices in ascending order, one row per layer group; turn them into matrices with
-:func:`searchlib.objectives.moe_layers.one_hot_matrices`.
+:func:`searchlib.objectives.expert_matrices.one_hot_matrices`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from searchlib.errors import InvalidSettings
-from searchlib.objectives.moe_layers import MoeLayer, MoeModel, RouterStatistics, checked_groups
+from searchlib.objectives.expert_matrices import checked_groups
+from searchlib.objectives.moe_layers import MoeLayer
+from searchlib.objectives.moe_model import MoeModel
+from searchlib.objectives.router_statistics import RouterStatistics
 
 __all__ = ["discrepancies", "frequency", "naee", "random_subsets", "soft_activation"]
 

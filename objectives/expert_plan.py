@@ -11,33 +11,24 @@ What is reproduced: both forms, exactly. What is not: the paper's own coefficien
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import itertools
 import json
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Self, final
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from searchlib.errors import InvalidSettings, UnsupportedModel
-from searchlib.objectives.moe_layers import (
-    Matrix,
-    MoeLayer,
-    MoeModel,
-    RouterHook,
-    checked_groups,
-    find_config_field,
-    merge_experts,
-    one_hot_index,
-)
+from searchlib.objectives.expert_matrices import Matrix, checked_groups, one_hot_index, smaller_experts
+from searchlib.objectives.moe_model import MoeModel
+from searchlib.objectives.router_hook import RouterHook
+from searchlib.objectives.stock_checkpoint import StockCheckpoint, immovable_experts
 
 __all__ = ["BaseModel", "ExpertPlan"]
 
@@ -168,7 +159,7 @@ class ExpertPlan:
             InvalidSettings: the plan is for another model.
             UnsupportedModel: a model that :class:`MoeModel` refuses.
         """
-        return self._stock_obstacle(self._opened(model))
+        return self._stock(self._opened(model)).obstacle()
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Change the model for good and return it; the same object, smaller.
@@ -185,23 +176,22 @@ class ExpertPlan:
             UnsupportedModel: a model that :class:`MoeModel` refuses, or merging of quantized or offloaded experts.
         """
         moe = self._opened(model)
-        stock = self._stock_obstacle(moe) is None
-        fixed = _immovable(moe)
+        stock = self._stock(moe)
+        exact = stock.obstacle() is None
+        fixed = immovable_experts(moe)
         if fixed is not None and self.kept is None:
             raise UnsupportedModel(f"experts of this model can be pruned but not merged: {fixed}")
         for layer, group in zip(moe.layers, self.layer_groups, strict=True):
             if fixed is None:
-                gate_up, down = (_smaller(weight, self.merging[group]) for weight in layer.weights())
+                gate_up, down = (smaller_experts(weight, self.merging[group]) for weight in layer.weights())
                 layer.point((gate_up, down), self.keep)
-            if stock:
-                self._slice_router(layer, self.router[group])
-            else:
+            if not exact:
                 hook = RouterHook(layer)
                 stored = None if fixed is None else one_hot_index(self.merging[group])
                 hook.set(self.router[group], stored, self.top_k)
                 layer.router.register_forward_hook(hook)
-        if stock:
-            self._shrink_settings(moe)
+        if exact:
+            stock.shrink_routers()
         return model
 
     def save_pretrained(self, model: nn.Module, folder: str | PathLike[str], *, stock: bool | None = None) -> bool:
@@ -222,13 +212,14 @@ class ExpertPlan:
             UnsupportedModel: a model that :class:`MoeModel` refuses.
         """
         moe = self._opened(model)
-        obstacle = self._stock_obstacle(moe)
+        checkpoint = self._stock(moe)
+        obstacle = checkpoint.obstacle()
         if stock and obstacle is not None:
             raise InvalidSettings(f"{obstacle}; save the plan beside the base checkpoint with stock=False")
         if stock is False or obstacle is not None:
             self.save(folder)
             return False
-        self._stock_model(moe).save_pretrained(folder)
+        checkpoint.build().save_pretrained(folder)
         return True
 
     def save(self, folder: str | PathLike[str]) -> Path:
@@ -314,123 +305,8 @@ class ExpertPlan:
                 raise InvalidSettings(f"the plan is for a model whose {name} is {expected!r}, got {got!r}")
         return moe
 
-    def _stock_obstacle(self, moe: MoeModel) -> str | None:
-        layer = moe.layers[0]
-        if any(one_hot_index(matrix) is None for matrix in self.router):
-            return "a dense router mapping acts after the softmax and cannot be folded into the gate's weights"
-        if not all(layer.rule.sliceable for layer in moe.layers):
-            return (
-                "this router does not renormalize its top-k weights, so removing rows of its gate would change the "
-                "softmax's denominator and with it every weight"
-            )
-        if _immovable(moe) is not None:
-            return f"the experts cannot be rewritten: {_immovable(moe)}"
-        if _groups(layer) is not None and self.keep == 1:
-            return "a router that ranks expert groups by their two best experts needs two experts at least"
-        if None in self._config_fields(moe) or _config_path(moe) is None:
-            return "the configuration's fields for the numbers of experts, active experts or groups were not found"
-        return None
-
-    def _config_fields(self, moe: MoeModel) -> dict[str | None, int]:
-        """The configuration's fields that a smaller model changes, and their values; None for one not found."""
-        layer = moe.layers[0]
-        config: Any = layer.experts.config
-        fields = {moe.config_field: self.keep, find_config_field(config, layer.router, "top_k"): self.top_k}
-        if self._drops_groups(layer):
-            fields |= {find_config_field(config, layer.router, name): 1 for name in ("num_group", "topk_group")}
-        return fields
-
-    def _drops_groups(self, layer: MoeLayer) -> bool:
-        return (_groups(layer) or 1) > 1 and self.keep < self.base.experts
-
-    def _stock_model(self, moe: MoeModel) -> Any:
-        """A model of the smaller configuration that shares every unchanged tensor with the base model."""
-        config = copy.deepcopy(moe.model.config)
-        own = getattr(config, path) if (path := _config_path(moe)) else config
-        for name, value in self._config_fields(moe).items():
-            setattr(own, str(name), value)
-        with torch.device("meta"):
-            stock = type(moe.model)(config)
-        state = dict(moe.model.state_dict())
-        for layer, group in zip(moe.layers, self.layer_groups, strict=True):
-            for name, weight in zip(("gate_up_proj", "down_proj"), layer.weights(), strict=True):
-                state[f"{layer.name}.experts.{name}"] = _smaller(weight, self.merging[group]).cpu()
-            for path, tensor in _router_tensors(layer).items():
-                state[f"{layer.name}.{path}"] = _sliced(tensor, self.router[group])
-        stock.load_state_dict(state, assign=True)
-        stock.tie_weights()
-        stock.generation_config = copy.deepcopy(moe.model.generation_config)
-        return stock
-
-    def _slice_router(self, layer: MoeLayer, router: Matrix) -> None:
-        for path, tensor in _router_tensors(layer).items():
-            parent, _, name = path.rpartition(".")
-            getattr(layer.block.get_submodule(parent), name).data = _sliced(tensor, router)
-
-    def _shrink_settings(self, moe: MoeModel) -> None:
-        for name, value in self._config_fields(moe).items():
-            setattr(moe.layers[0].experts.config, str(name), value)
-        settings = dict.fromkeys(_COUNTS, self.keep) | dict.fromkeys(_ACTIVE, self.top_k)
-        if self._drops_groups(moe.layers[0]):
-            settings |= dict.fromkeys(_GROUPS, 1)
-        modules = itertools.chain([moe.model], *((part.block, part.router, part.experts) for part in moe.layers))
-        for module in modules:
-            for name in settings.keys() & vars(module).keys():
-                setattr(module, name, settings[name])
-
-
-# Plain numbers that transformers' modules copy from the configuration when they are built.
-_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
-_ACTIVE = ("top_k", "num_experts_per_tok")
-_GROUPS = ("num_group", "topk_group")
-
-
-def _groups(layer: MoeLayer) -> int | None:
-    groups: int | None = getattr(layer.router, "num_group", None)
-    return groups
-
-
-def _immovable(moe: MoeModel) -> str | None:
-    """Why expert weights cannot be sliced or merged; None where they can."""
-    for layer in moe.layers:
-        if layer.unmergeable is not None:
-            return f"{layer.name}.experts.{layer.unmergeable}"
-        if layer.weights()[0].device.type == "meta":
-            return f"{layer.name}.experts are offloaded; load the model into memory"
-    return None
-
-
-def _config_path(moe: MoeModel) -> str | None:
-    """Where the configuration of the experts stands in the model's: "" for itself, a name, or None if elsewhere."""
-    own: Any = moe.layers[0].experts.config
-    if own is moe.model.config:
-        return ""
-    return next((key for key in moe.model.config.sub_configs if getattr(moe.model.config, key, None) is own), None)
-
-
-def _router_tensors(layer: MoeLayer) -> dict[str, Tensor]:
-    """Tensors of the router with one entry per expert, by path inside the block."""
-    prefix = next(name for name, child in layer.block.named_children() if child is layer.router)
-    named = itertools.chain(layer.block.named_parameters(), layer.block.named_buffers())
-    experts = len(layer.router.weight)  # type: ignore[arg-type]
-    return {
-        path: tensor.data
-        for path, tensor in named
-        if path == layer.correction_name or (path.startswith(f"{prefix}.") and experts in tensor.shape[:1])
-    }
-
-
-def _sliced(tensor: Tensor, router: Matrix) -> Tensor:
-    """The slots' entries of a router's tensor, along the first axis (or the last, for a bias kept as a row)."""
-    index = torch.from_numpy(router.argmax(axis=1)).to(tensor.device)
-    return tensor.index_select(0 if len(tensor) == router.shape[1] else tensor.ndim - 1, index)
-
-
-def _smaller(weight: Tensor, merging: Matrix) -> Tensor:
-    index = one_hot_index(merging)
-    if index is None:
-        return merge_experts(weight, merging)
-    return weight.index_select(0, torch.from_numpy(index).to(weight.device))
+    def _stock(self, moe: MoeModel) -> StockCheckpoint:
+        return StockCheckpoint(moe, self.router, self.merging, self.layer_groups, self.top_k)
 
 
 def _repeats(experts: list[int]) -> bool:

@@ -30,8 +30,10 @@ from searchlib.errors import InvalidSettings, UnsupportedModel
 from searchlib.objective import Objective, Scores
 from searchlib.objectives.answer_scoring import AnswerScorer, Case, Metric
 from searchlib.objectives.expert_baselines import frequency, naee, random_subsets, soft_activation
+from searchlib.objectives.expert_matrices import one_hot_matrices
 from searchlib.objectives.expert_plan import ExpertPlan
-from searchlib.objectives.moe_layers import MoeModel, RouterStatistics, one_hot_matrices
+from searchlib.objectives.moe_model import MoeModel
+from searchlib.objectives.router_statistics import RouterStatistics
 from searchlib.space import Candidates, Population
 from searchlib.spaces import ExpertMatrices, ExpertMerges, ExpertSubsets
 
@@ -171,8 +173,13 @@ class ExpertPruning(Objective):
         """Accuracy ``(n, c)`` of every candidate, with the loss of the right answers as the secondary score."""
         accuracy, loss = np.empty((2, len(candidates), len(cases)))
         for row, value in enumerate(candidates):
-            accuracy[row], loss[row] = self._score(*self._matrices(value), cases)
+            accuracy[row], loss[row] = self.score(value, cases)
         return Scores(accuracy, secondary=loss)
+
+    def score(self, value: Any, cases: Cases) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Accuracy and loss ``(c,)`` of one candidate: its matrices, or kept experts ``(groups, keep)``."""
+        self._moe.apply(*self._matrices(value), self._subsets.layer_groups, self.top_k)
+        return self._scorer.score(_columns(cases))
 
     def references(self) -> tuple[str, ...]:
         """The full model and the paper's baselines at the same ``keep`` and ``top_k``."""
@@ -186,7 +193,7 @@ class ExpertPruning(Objective):
             self._moe.identity(self._moe.top_k if name == "full" else self.top_k)
             return self._scorer.score(_columns(cases))[0]
         draws = self.random_draws() if name == "random" else self.baseline(name)[None]
-        scores = [self._score(*self._one_hot(kept), cases)[0] for kept in draws]
+        scores = [self.score(kept, cases)[0] for kept in draws]
         return np.asarray(np.mean(scores, axis=0))
 
     def random_draws(self, seed: int = 0, draws: int = RANDOM_DRAWS) -> NDArray[Any]:
@@ -297,11 +304,6 @@ class ExpertPruning(Objective):
         matrices = one_hot_matrices(kept, self._moe.experts)
         return matrices, matrices
 
-    def _score(
-        self, router: NDArray[np.float32], merging: NDArray[np.float32], cases: Cases
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        self._moe.apply(router, merging, self._subsets.layer_groups, self.top_k)
-        return self._scorer.score(_columns(cases))
 
 
 def _loaded(model: nn.Module | str | Loader, tokenizer: Any) -> tuple[nn.Module, Any]:

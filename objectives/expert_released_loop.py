@@ -62,7 +62,7 @@ class ReleasedLoop:
 
     def search(
         self, score: Score, *, experts: int, keep: int, groups: int, rng: np.random.Generator
-    ) -> list[tuple[ExpertMatrices, float]]:
+    ) -> tuple[list[ExpertMatrices], list[float]]:
         """Run the loop.
 
         Arguments:
@@ -73,7 +73,7 @@ class ReleasedLoop:
             rng: all randomness.
 
         Returns:
-            all candidates with their training accuracies, the best one first (equals in any order).
+            all candidates, the best one first (equals in any order), and the training accuracies as they came.
         """
         archive: list[NDArray[np.float64]] = []  # (2, groups, keep, experts): router mapping, merging
         accuracies: list[float] = []
@@ -94,7 +94,7 @@ class ReleasedLoop:
             else:
                 add(self._blend(rng, archive, ranked, accuracies))
         best_first = self._ranked(rng, accuracies)
-        return [(ExpertMatrices(*archive[i].astype(np.float32)), accuracies[i]) for i in best_first]
+        return [ExpertMatrices(*archive[i].astype(np.float32)) for i in best_first], accuracies
 
     def _ranked(self, rng: np.random.Generator, accuracies: list[float]) -> NDArray[np.intp]:
         return np.lexsort((rng.random(len(accuracies)), -np.array(accuracies)))

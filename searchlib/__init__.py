@@ -3,7 +3,7 @@
     from searchlib import search
     from searchlib.spaces import Subset
 
-    result = search(my_function, Subset(32, k=8), budget=500)
+    result = search(my_function, space=Subset(32, k=8), budget=500)
     print(result)
 """
 

@@ -396,31 +396,39 @@ class Search:
 
 def search(
     objective: Objective | Callable[[Any], Any],
-    /,
-    space: Space | None = None,
     algorithm: Algorithm | None = None,
     *,
+    space: Space | None = None,
+    direction: Direction | tuple[Direction, ...] | None = None,
+    batched: bool = False,
+    budget: int | Budget,
+    seed: int = 0,
+    study: str | Path | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    timeout: float | None = None,
+    batch_size: int = 64,
+    seeds: Any = None,
+    shortlist: int = 8,
+    max_failures: int = 25,
     dry_run: bool = False,
-    **settings: Any,
 ) -> Result:
     """Find the best candidate that the budget can buy, with an honest held-out value.
 
-    Arguments:
-        objective: an :class:`~searchlib.Objective`, or a plain function together with ``space``.
-        space: what may vary, for a plain function.
-        algorithm: who proposes; by default what the objective recommends, else :class:`~searchlib.Evolution`.
-        dry_run: only time one chunk of candidates, log what the whole will take, and stop there.
-        **settings: as for :class:`Search`; ``budget=`` is required.
-
-    Ctrl-C returns the best so far.
+    Arguments are those of :class:`Search`; with ``dry_run=True`` only one chunk of candidates is evaluated, to log what
+    the whole search will take. Ctrl-C returns the best so far.
 
     Example:
         >>> from searchlib import search
         >>> from searchlib.spaces import Real
-        >>> search(lambda x: (x - 1) ** 2, Real(-5, 5), budget=300).value < 1e-3
+        >>> search(lambda x: (x - 1) ** 2, space=Real(-5, 5), budget=300).value < 1e-3
         True
     """
-    run = Search(objective, algorithm, space=space, **settings)
+    run = Search(
+        objective, algorithm, space=space, direction=direction, batched=batched, budget=budget, seed=seed, study=study,
+        workers=workers, threads=threads, timeout=timeout, batch_size=batch_size, seeds=seeds, shortlist=shortlist,
+        max_failures=max_failures,
+    )  # fmt: skip
     with run:
         if dry_run:
             run.outcome = Outcome.DRY_RUN

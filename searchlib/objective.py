@@ -139,7 +139,7 @@ class FunctionObjective(Objective):
         >>> from searchlib.spaces import Binary
         >>> ones = FunctionObjective(lambda mask: sum(mask), Binary(5), direction="maximize")
         >>> ones.evaluate(Candidates(ones.space, ones.space.encode([(1, 1, 0, 0, 1)])), ones.cases(Split.SEARCH))
-        array([[3.]])
+        array([[[3.]]])
     """
 
     def __init__(
@@ -164,16 +164,13 @@ class FunctionObjective(Objective):
 
     def evaluate(self, candidates: Candidates, cases: Cases) -> NDArray[np.float64]:
         """Call the function, once per chunk or once per candidate."""
-        del cases
-        scores = self.function(candidates.array) if self.batched else [self.function(value) for value in candidates]
-        values = np.asarray(scores)
-        if values.dtype.kind not in "fiu":
-            raise InvalidSettings(
-                f"the function must return numbers, but returned {scores!r:.200} (of type {values.dtype})"
-            )
-        return values.astype(np.float64).reshape(len(candidates), 1, -1).squeeze(-1) if values.size == len(
-            candidates
-        ) else values.astype(np.float64).reshape(len(candidates), 1, -1)
+        n = len(candidates)
+        given = self.function(candidates.array) if self.batched else [self.function(value) for value in candidates]
+        scores = np.asarray(given)
+        if scores.dtype.kind not in "fiu" or scores.shape[:1] != (n,):
+            expected = f"{n} numbers (or rows of numbers)" if self.batched else "a number"
+            raise InvalidSettings(f"the function must return {expected}, but returned {_shown(given, self.batched)}")
+        return scores.astype(np.float64).reshape(n, len(cases), -1)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Name and bytecode of the function: another body is another objective."""
@@ -181,3 +178,8 @@ class FunctionObjective(Objective):
         body = "" if code is None else hashlib.blake2b(code.co_code, digest_size=8).hexdigest()
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         return {"objective": "function", "name": name, "body": body, "batched": self.batched}
+
+
+def _shown(given: Any, batched: bool) -> str:
+    value = given if batched else given[0]
+    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) and value.ndim else f"{value!r:.200}"

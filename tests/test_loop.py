@@ -74,7 +74,7 @@ class Noisy(Objective):
 
 
 def test_a_plain_function_is_minimized_by_default():
-    result = search(lambda x: (x - 2) ** 2, Integer(-10, 10), budget=21)
+    result = search(lambda x: (x - 2) ** 2, space=Integer(-10, 10), budget=21)
     assert result.best == 2
     assert result.value == 0
     assert result.holdout is None
@@ -87,7 +87,7 @@ def test_a_batched_function_gets_whole_populations():
         shapes.append(population.shape)
         return population.sum(axis=1)
 
-    result = search(function, Binary(12), Evolution(offspring=20), budget=100, batched=True, direction="maximize")
+    result = search(function, Evolution(offspring=20), space=Binary(12), budget=100, batched=True, direction="maximize")
     assert sum(n for n, _ in shapes) == 100
     assert len(shapes) < 12
     assert result.value >= 9
@@ -95,14 +95,14 @@ def test_a_batched_function_gets_whole_populations():
 
 def test_the_budget_of_evaluations_is_met_exactly():
     calls = []
-    result = search(lambda x: calls.append(x) or 0.0, Real(0, 1), budget=53)
+    result = search(lambda x: calls.append(x) or 0.0, space=Real(0, 1), budget=53)
     assert len(calls) == len(result.history) == 53
     assert result.outcome is Outcome.EVALUATIONS
 
 
 def test_duplicates_are_answered_without_evaluating_and_cost_no_budget():
     calls = []
-    result = search(lambda x: calls.append(x) or float(x), Integer(0, 30), RandomSearch(), budget=25)
+    result = search(lambda x: calls.append(x) or float(x), RandomSearch(), space=Integer(0, 30), budget=25)
     assert len(calls) == len(set(calls)) == 25
     assert len(result.history) > 25
     first = {}
@@ -148,7 +148,7 @@ def test_an_algorithm_that_repeats_itself_is_stopped():
 
             return Again()
 
-    result = search(lambda x: x, Real(0, 1), Stuck(), budget=100)
+    result = search(lambda x: x, Stuck(), space=Real(0, 1), budget=100)
     assert result.outcome is Outcome.NOTHING_NEW
     assert result.history.evaluations == 1
 
@@ -201,7 +201,7 @@ def test_a_failing_candidate_costs_only_itself():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_is_a_failure_and_never_the_best(bad):
-    result = search(lambda x: bad if x < 0.5 else x, Real(0, 1), budget=60, max_failures=60)
+    result = search(lambda x: bad if x < 0.5 else x, space=Real(0, 1), budget=60, max_failures=60)
     assert 0.5 <= result.value < 0.7
     assert str(bad) in next(error for error in result.history.errors if error)
 
@@ -209,12 +209,12 @@ def test_a_score_that_is_not_finite_is_a_failure_and_never_the_best(bad):
 @pytest.mark.parametrize("bad", [None, "a", 1j], ids=repr)
 def test_a_score_that_is_no_number_fails_with_a_sentence(bad):
     with pytest.raises(EvaluationFailed, match=r"must return|number"):
-        search(lambda x: bad, Real(0, 1), budget=60)
+        search(lambda x: bad, space=Real(0, 1), budget=60)
 
 
 def test_two_numbers_for_one_direction_are_refused():
     with pytest.raises(InvalidSettings, match=r"\(24, 1\).*\(24, 2\)"):
-        search(lambda x: [x, x], Real(0, 1), budget=60)
+        search(lambda x: [x, x], space=Real(0, 1), budget=60)
 
 
 def test_too_many_failures_in_a_row_stop_the_search_with_the_first_traceback():
@@ -222,11 +222,11 @@ def test_too_many_failures_in_a_row_stop_the_search_with_the_first_traceback():
         raise KeyError("weights are missing")
 
     with pytest.raises(EvaluationFailed, match=r"(?s)max_failures=3.*weights are missing"):
-        search(broken, Real(0, 1), budget=60, max_failures=3)
+        search(broken, space=Real(0, 1), budget=60, max_failures=3)
 
 
 def test_when_everything_fails_there_is_no_best():
-    result = search(lambda x: math.nan, Real(0, 1), budget=5)
+    result = search(lambda x: math.nan, space=Real(0, 1), budget=5)
     assert result.best is None
     assert math.isnan(result.value)
     assert result.history.failures == 5
@@ -240,7 +240,7 @@ def test_ctrl_c_returns_the_best_so_far():
         return x
 
     seen = []
-    result = search(function, Real(0, 1), budget=100)
+    result = search(function, space=Real(0, 1), budget=100)
     assert result.outcome is Outcome.INTERRUPTED
     assert result.value == min(result.history.values[:, 0])
 
@@ -381,11 +381,11 @@ def test_another_search_is_refused_by_naming_what_differs(tmp_path, change, name
 
 
 def test_another_function_or_space_is_refused(tmp_path):
-    search(lambda x: x, Real(0, 1), budget=5, study=tmp_path / "s.db")
+    search(lambda x: x, space=Real(0, 1), budget=5, study=tmp_path / "s.db")
     with pytest.raises(StudyMismatch, match="objective"):
-        search(lambda x: -x, Real(0, 1), budget=5, study=tmp_path / "s.db")
+        search(lambda x: -x, space=Real(0, 1), budget=5, study=tmp_path / "s.db")
     with pytest.raises(StudyMismatch, match="space"):
-        search(lambda x: x, Real(0, 2), budget=5, study=tmp_path / "s.db")
+        search(lambda x: x, space=Real(0, 2), budget=5, study=tmp_path / "s.db")
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -437,13 +437,13 @@ def slow(x):
 
 @pytest.mark.slow
 def test_the_history_does_not_depend_on_the_number_of_workers():
-    digests = [search(square, Real(0, 1), budget=40, workers=workers).history.digest for workers in (1, 2, 3)]
+    digests = [search(square, space=Real(0, 1), budget=40, workers=workers).history.digest for workers in (1, 2, 3)]
     assert len(set(digests)) == 1
 
 
 @pytest.mark.slow
 def test_a_candidate_that_kills_its_worker_costs_only_itself():
-    result = search(deadly, Real(0, 1), RandomSearch(), budget=24, workers=2)
+    result = search(deadly, RandomSearch(), space=Real(0, 1), budget=24, workers=2)
     rows = result.history.population[:, 0]
     guilty = (rows > 0.4) & (rows < 0.5)
     assert guilty.any()
@@ -454,7 +454,7 @@ def test_a_candidate_that_kills_its_worker_costs_only_itself():
 @pytest.mark.slow
 def test_a_candidate_that_hangs_is_ended_by_its_time_out():
     start = time.monotonic()
-    result = search(slow, Real(0, 1), RandomSearch(), budget=16, workers=2, timeout=1.0)
+    result = search(slow, RandomSearch(), space=Real(0, 1), budget=16, workers=2, timeout=1.0)
     guilty = result.history.population[:, 0] > 0.9
     assert guilty.any()
     assert ((result.history.status == Status.FAILED) == guilty).all()
@@ -464,7 +464,7 @@ def test_a_candidate_that_hangs_is_ended_by_its_time_out():
 
 def test_a_time_out_without_workers_is_refused():
     with pytest.raises(InvalidSettings, match="workers=2"):
-        search(square, Real(0, 1), budget=4, timeout=1.0)
+        search(square, space=Real(0, 1), budget=4, timeout=1.0)
 
 
 def test_an_objective_that_cannot_travel_is_refused_with_the_way_out():
@@ -472,7 +472,7 @@ def test_an_objective_that_cannot_travel_is_refused_with_the_way_out():
 
     lock = threading.Lock()
     with pytest.raises(InvalidSettings, match=r"cannot be sent to worker processes.*workers=1"):
-        search(lambda x: lock and x, Real(0, 1), budget=4, workers=2)
+        search(lambda x: lock and x, space=Real(0, 1), budget=4, workers=2)
 
 
 # settings -------------------------------------------------------------------------------------------------------------
@@ -493,7 +493,7 @@ def test_an_objective_that_cannot_travel_is_refused_with_the_way_out():
 )
 def test_settings_that_cannot_be_meant_are_refused(settings, message):
     with pytest.raises(InvalidSettings, match=message):
-        search(square, Real(0, 1), **settings)
+        search(square, space=Real(0, 1), **settings)
 
 
 def test_a_function_without_a_space_is_refused():
@@ -503,14 +503,14 @@ def test_a_function_without_a_space_is_refused():
 
 def test_an_objective_with_a_space_beside_it_is_refused():
     with pytest.raises(InvalidSettings, match="Noisy has its own"):
-        search(Noisy(), Binary(3), budget=5)
+        search(Noisy(), space=Binary(3), budget=5)
 
 
 def test_seeds_outside_the_space_are_refused():
     from searchlib.errors import InvalidCandidate
 
     with pytest.raises(InvalidCandidate, match="2"):
-        search(sum, Binary(3), budget=5, seeds=[(0, 1, 2)])
+        search(sum, space=Binary(3), budget=5, seeds=[(0, 1, 2)])
 
 
 def test_a_dry_run_evaluates_one_chunk_and_says_how_long_the_whole_will_take(caplog):
@@ -526,6 +526,6 @@ def test_history_becomes_a_data_frame():
     pandas = pytest.importorskip("pandas")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        frame = search(lambda c: {"a": 1.0, "b": 2.0}[c], Categorical(("a", "b")), budget=5).history.to_frame()
+        frame = search(lambda c: {"a": 1.0, "b": 2.0}[c], space=Categorical(("a", "b")), budget=5).history.to_frame()
     assert isinstance(frame, pandas.DataFrame)
     assert sorted(frame["candidate"]) == ["a", "b"]

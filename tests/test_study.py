@@ -18,29 +18,34 @@ from searchlib.spaces import Real, Subset
 KILLED = """
 import sys, time
 import numpy as np
-from searchlib import Evolution, search
+from searchlib import Evolution, Search
 from searchlib.spaces import Subset
 
 def gain(kept):
     time.sleep(0.001)
     return float(np.sin(np.array(kept) * 1.7).sum())
 
-result = search(gain, Subset(30, k=6), Evolution(population=20, offspring=7), budget=400, seed=5,
-                direction="maximize", study=sys.argv[1], batch_size=9)
-print(result.history.digest, len(result.history))
+run = Search(gain, Evolution(population=20, offspring=7), space=Subset(30, k=6), budget=400, seed=5,
+             direction="maximize", study=sys.argv[1], batch_size=9)
+for record in run:
+    if not record.replayed:
+        print(record.evaluations, flush=True)
+print(run.history.digest, len(run.history))
 """
 
 
-def run_until_done(script, study, kill_after=None):
+def run_until_done(script, study, batches=None, seconds=0.0):
+    """Run the driver; kill it ``seconds`` after it has finished so many new batches. Gives its last line."""
     process = subprocess.Popen([sys.executable, script, study], stdout=subprocess.PIPE, text=True, cwd=Path.cwd(),
                                env={**os.environ, "PYTHONPATH": str(Path.cwd())})  # fmt: skip
-    if kill_after is not None:
-        try:
-            process.wait(kill_after)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+    if batches is not None:
+        assert process.stdout is not None
+        for _ in range(batches):
+            process.stdout.readline()
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
     output, _ = process.communicate()
-    return process.returncode, output
+    return process.returncode, output.splitlines()[-1] if output else ""
 
 
 @pytest.mark.slow
@@ -49,16 +54,11 @@ def test_a_killed_search_resumes_to_the_same_history(tmp_path):
     script.write_text(KILLED)
     code, reference = run_until_done(script, tmp_path / "whole.db")
     assert code == 0
-    rng, kills = np.random.default_rng(0), 0
-    study = tmp_path / "killed.db"
-    output = ""
-    for _ in range(40):
-        code, output = run_until_done(script, study, kill_after=float(rng.uniform(0.25, 0.6)))
-        kills += code == -signal.SIGKILL
-        if code == 0:
-            break
-    assert kills >= 2
-    assert output == reference
+    rng, study = np.random.default_rng(0), tmp_path / "killed.db"
+    for _ in range(10):
+        code, _ = run_until_done(script, study, batches=int(rng.integers(1, 5)), seconds=float(rng.uniform(0, 0.012)))
+        assert code == -signal.SIGKILL
+    assert run_until_done(script, study) == (0, reference)
 
 
 def test_a_missing_file_is_named():
@@ -72,7 +72,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
     with pytest.raises(StudyDamaged, match="cannot be read as a study"):
         Study.open(path)
     with pytest.raises(StudyDamaged):
-        search(lambda x: x, Real(0, 1), budget=3, study=path)
+        search(lambda x: x, space=Real(0, 1), budget=3, study=path)
 
 
 def test_another_database_is_refused_and_left_alone(tmp_path):
@@ -84,13 +84,13 @@ def test_another_database_is_refused_and_left_alone(tmp_path):
     with pytest.raises(StudyDamaged, match="not a study"):
         Study.open(path)
     with pytest.raises(StudyDamaged, match="not a study"):
-        search(lambda x: x, Real(0, 1), budget=3, study=path)
+        search(lambda x: x, space=Real(0, 1), budget=3, study=path)
     assert path.read_bytes() == before
 
 
 def test_a_newer_format_is_refused_by_its_number(tmp_path):
     path = tmp_path / "s.db"
-    search(lambda x: x, Real(0, 1), budget=3, study=path)
+    search(lambda x: x, space=Real(0, 1), budget=3, study=path)
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
@@ -100,12 +100,12 @@ def test_a_newer_format_is_refused_by_its_number(tmp_path):
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(StudyError, match="missing"):
-        search(lambda x: x, Real(0, 1), budget=3, study=tmp_path / "missing" / "s.db")
+        search(lambda x: x, space=Real(0, 1), budget=3, study=tmp_path / "missing" / "s.db")
 
 
 def test_a_study_is_data_and_holds_no_pickle(tmp_path):
     path = tmp_path / "s.db"
-    search(lambda kept: float(sum(kept)), Subset(9, k=3), budget=30, study=path)
+    search(lambda kept: float(sum(kept)), space=Subset(9, k=3), budget=30, study=path)
     connection = sqlite3.connect(path)
     blobs = 0
     for table in ("setting", "array", "batch", "chunk", "told", "reference"):
@@ -120,7 +120,7 @@ def test_a_study_is_data_and_holds_no_pickle(tmp_path):
 
 def test_opening_a_study_imports_nothing_it_names(tmp_path):
     path = tmp_path / "s.db"
-    search(lambda x: x, Real(0, 1), budget=3, study=path)
+    search(lambda x: x, space=Real(0, 1), budget=3, study=path)
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE setting SET value = ? WHERE name = 'space'", (json.dumps({"space": "antigravity"}),))
     connection.close()
@@ -152,7 +152,7 @@ def test_failed_candidates_keep_their_tracebacks(tmp_path):
             raise ValueError("too much of it")
         return x
 
-    result = search(sometimes, Real(0, 1), budget=30, study=path)
+    result = search(sometimes, space=Real(0, 1), budget=30, study=path)
     with Study.open(path) as study:
         errors = study.history().errors
     assert errors == result.history.errors
@@ -161,5 +161,5 @@ def test_failed_candidates_keep_their_tracebacks(tmp_path):
 
 def test_durability_costs_little(tmp_path):
     start = time.perf_counter()
-    search(lambda rows: rows.sum(axis=1), Subset(256, k=8), budget=2000, batched=True, study=tmp_path / "s.db")
+    search(lambda rows: rows.sum(axis=1), space=Subset(256, k=8), budget=2000, batched=True, study=tmp_path / "s.db")
     assert time.perf_counter() - start < 10

@@ -43,14 +43,15 @@ class Pool:
 class Archive:
     """The ``capacity`` best candidates told so far, sorted by value, then secondary score, then id.
 
-    Told evidence waits until :meth:`settle`, so the order of tells between two asks has no effect. Failed and
+    With ``secondary_weight`` w, what counts as the value is value + w · secondary (a smoother rank than a value of
+    few levels, such as an accuracy over a hundred cases). Told evidence waits until :meth:`settle`, so the order of tells between two asks has no effect. Failed and
     infeasible candidates never enter.
     """
 
-    def __init__(self, space: Space, capacity: int) -> None:
+    def __init__(self, space: Space, capacity: int, secondary_weight: float = 0.0) -> None:
         if capacity < 1:
             raise InvalidSettings(f"an archive needs room for at least 1 candidate, but capacity={capacity}")
-        self._capacity = capacity
+        self._capacity, self._weight = capacity, secondary_weight
         self._waiting: list[Evidence] = []
         self.population: Population = np.empty((0, space.dimension), space.dtype)
         self.values: NDArray[np.float64] = np.empty(0)
@@ -71,12 +72,16 @@ class Archive:
         done = [e.take(e.status == Status.DONE) if (e.status != Status.DONE).any() else e for e in self._waiting]
         self._waiting = []
         population = np.concatenate([self.population, *(e.population for e in done)])
-        values = np.concatenate([self.values, *(e.values[:, 0] for e in done)])
+        values = np.concatenate([self.values, *(self._ranked(e) for e in done)])
         secondary = np.concatenate([self.secondary, *(e.secondary for e in done)])
         ids = np.concatenate([self.ids, *(e.ids for e in done)])
         order = np.lexsort((ids, secondary, values))[: self._capacity]
         self.population, self.values = population[order], values[order]
         self.secondary, self.ids = secondary[order], ids[order]
+
+    def _ranked(self, evidence: Evidence) -> NDArray[np.float64]:
+        values = np.asarray(evidence.values[:, 0])
+        return values + self._weight * np.nan_to_num(evidence.secondary) if self._weight else values
 
     def pool(self, pool: Pool) -> Population:
         """The members that ``pool`` admits, best first, shape ``(m, d)``."""

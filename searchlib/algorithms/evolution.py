@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import final
 
@@ -36,12 +37,14 @@ class Evolution(Algorithm):
         mutation_pool: who may be the parent of a mutant.
         crossover_pool: who may be a parent of a cross; needs two members, else the child is a mutant.
         mutate_crosses: whether crosses are also mutated.
+        secondary_weight: how much a unit of the secondary score (a loss) counts beside a unit of the value when
+            candidates are ranked; 0 lets it break ties only.
         archive: how many of the best candidates to remember; beyond it the worst are forgotten as parents.
 
     Example:
         >>> from searchlib import search
         >>> from searchlib.spaces import Subset
-        >>> result = search(lambda kept: sum(kept), Subset(12, k=3), budget=120, direction="maximize")
+        >>> result = search(sum, space=Subset(12, k=3), budget=120, direction="maximize")
         >>> result.best
         (9, 10, 11)
     """
@@ -52,12 +55,15 @@ class Evolution(Algorithm):
     mutation_pool: Pool = field(default=Pool(at_least=6))
     crossover_pool: Pool = field(default=Pool(at_least=12))
     mutate_crosses: bool = True
+    secondary_weight: float = 0.0
     archive: int = 1024
 
     def __post_init__(self) -> None:
         for name in ("population", "offspring", "archive"):
             if getattr(self, name) < 1:
                 raise InvalidSettings(f"Evolution({name}=…) must be at least 1, but is {getattr(self, name)}")
+        if not 0 <= self.secondary_weight < math.inf:
+            raise InvalidSettings(f"Evolution(secondary_weight=…) must be 0 or more, but is {self.secondary_weight}")
         if not 0 <= self.crossover_rate <= 1:
             raise InvalidSettings(f"Evolution(crossover_rate=…) must lie in [0, 1], but is {self.crossover_rate}")
 
@@ -71,7 +77,7 @@ class Evolution(Algorithm):
 class _EvolutionRun(Run):
     def __init__(self, settings: Evolution, problem: Problem, rng: np.random.Generator) -> None:
         self._settings, self._space, self._rng = settings, problem.space, rng
-        self._archive = Archive(problem.space, settings.archive)
+        self._archive = Archive(problem.space, settings.archive, settings.secondary_weight)
         self._known: set[bytes] = set()
         self._seeds = self._new(self._space.canonical(problem.first_rows))
         self._asked = 0

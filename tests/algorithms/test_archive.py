@@ -64,3 +64,10 @@ def test_a_margin_admits_what_is_nearly_as_good():
 def test_a_pool_refuses_settings_that_cannot_be_meant(settings):
     with pytest.raises(InvalidSettings, match=str(next(iter(settings.values())))):
         Pool(**settings)
+
+
+def test_a_secondary_weight_makes_the_secondary_score_part_of_the_rank():
+    archive = Archive(Integer(0, 1000), 10, secondary_weight=0.5)
+    archive.add(evidence([0, 1, 2], [1.0, 1.2, 1.4], [1.0, 0.2, 0.6]))
+    archive.settle()
+    assert archive.ids.tolist() == [1, 0, 2]

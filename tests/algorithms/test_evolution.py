@@ -8,12 +8,12 @@ from searchlib.spaces import Binary, Permutation, Real, Subset
 
 
 def test_no_candidate_is_proposed_twice():
-    result = search(sum, Binary(7), Evolution(population=10, offspring=7), budget=128, direction="maximize")
+    result = search(sum, Evolution(population=10, offspring=7), space=Binary(7), budget=128, direction="maximize")
     assert len(set(row_keys(result.history.population))) == len(result.history) == 128
 
 
 def test_a_small_space_is_exhausted_and_its_optimum_found():
-    result = search(sum, Subset(6, k=3), Evolution(), budget=1000, direction="maximize")
+    result = search(sum, Evolution(), space=Subset(6, k=3), budget=1000, direction="maximize")
     assert len(result.history) == 20
     assert result.best == (3, 4, 5)
     assert result.outcome.name == "EXHAUSTED"
@@ -26,8 +26,8 @@ def test_it_beats_random_search_on_a_planted_subset(seed):
     def gain(kept):
         return float(weights[list(kept)].sum())
 
-    ours = search(gain, Subset(40, k=12), Evolution(), budget=400, seed=seed, direction="maximize")
-    blind = search(gain, Subset(40, k=12), RandomSearch(), budget=400, seed=seed, direction="maximize")
+    ours = search(gain, Evolution(), space=Subset(40, k=12), budget=400, seed=seed, direction="maximize")
+    blind = search(gain, RandomSearch(), space=Subset(40, k=12), budget=400, seed=seed, direction="maximize")
     best = float(np.sort(weights)[-12:].sum())
     assert ours.value > blind.value
     assert ours.value > 0.9 * best
@@ -35,7 +35,7 @@ def test_it_beats_random_search_on_a_planted_subset(seed):
 
 def test_seeds_are_evaluated_first_and_once():
     seeds = [(1, 1, 0, 0, 0, 0), (0, 0, 1, 1, 0, 0), (1, 1, 0, 0, 0, 0)]
-    result = search(sum, Binary(6), Evolution(population=4), budget=12, seeds=seeds)
+    result = search(sum, Evolution(population=4), space=Binary(6), budget=12, seeds=seeds)
     first = [tuple(int(gene) for gene in row) for row in result.history.population[:3]]
     assert first[:2] == seeds[:2]
     assert first[2] not in seeds
@@ -68,7 +68,7 @@ def test_equal_values_leave_no_trace_of_order():
 
 def test_several_objectives_are_refused_at_the_start():
     with pytest.raises(MissingOperator, match="2"):
-        search(lambda x: (x, -x), Real(0, 1), Evolution(), budget=5, direction=("minimize", "maximize"))
+        search(lambda x: (x, -x), Evolution(), space=Real(0, 1), budget=5, direction=("minimize", "maximize"))
 
 
 @pytest.mark.parametrize(

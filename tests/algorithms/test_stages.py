@@ -19,14 +19,14 @@ def discrepancy(matrices):
 
 
 def test_the_first_stage_stays_on_the_coarse_space_and_the_second_leaves_it():
-    result = search(discrepancy, SPACE, STAGES, budget=100)
+    result = search(discrepancy, STAGES, space=SPACE, budget=100)
     _, exact = SPACE.restrict(result.history.population)
     assert exact[:40].all()
     assert not exact[40:].any()
 
 
 def test_the_second_stage_starts_from_the_archive_of_the_first():
-    result = search(discrepancy, SPACE, STAGES, budget=100)
+    result = search(discrepancy, STAGES, space=SPACE, budget=100)
     values = result.history.values[:, 0]
     assert values[40:].min() < values[:40].min()
     children = result.history.population[40:43]
@@ -36,34 +36,34 @@ def test_the_second_stage_starts_from_the_archive_of_the_first():
 
 
 def test_nothing_is_evaluated_twice_across_the_hand_over():
-    result = search(discrepancy, SPACE, STAGES, budget=100)
+    result = search(discrepancy, STAGES, space=SPACE, budget=100)
     assert len(set(row_keys(SPACE.canonical(result.history.population)))) == 100
 
 
 def test_an_exhausted_first_stage_hands_over_early():
     full = ExpertMerges(layers=2, experts=3, keep=3, groups=1)  # only one subset: all experts
-    result = search(lambda m: float(np.abs(m.merging - 0.3).sum()), full, STAGES, budget=50)
+    result = search(lambda m: float(np.abs(m.merging - 0.3).sum()), STAGES, space=full, budget=50)
     _, exact = full.restrict(result.history.population)
     assert exact.tolist() == [True] + [False] * 49
 
 
 def test_seeds_off_the_coarse_space_wait_for_the_second_stage():
     row = SPACE.sample(np.random.default_rng(5), 1)
-    result = search(discrepancy, SPACE, STAGES, budget=60, seeds=[SPACE.decode(row[0])])
+    result = search(discrepancy, STAGES, space=SPACE, budget=60, seeds=[SPACE.decode(row[0])])
     place = row_keys(result.history.population).index(row_keys(SPACE.canonical(row))[0])
     assert place == 24
 
 
 def test_a_plain_space_is_refused_by_name():
     with pytest.raises(MissingOperator, match=r"StagedSpace.*Binary\(n=4\)"):
-        search(sum, Binary(4), STAGES, budget=5)
+        search(sum, STAGES, space=Binary(4), budget=5)
 
 
 def test_a_share_needs_a_budget_in_evaluations():
     from searchlib import Budget
 
     with pytest.raises(InvalidSettings, match="first_evaluations"):
-        search(discrepancy, SPACE, Stages(RandomSearch(), RandomSearch()), budget=Budget(seconds=1.0))
+        search(discrepancy, Stages(RandomSearch(), RandomSearch()), space=SPACE, budget=Budget(seconds=1.0))
 
 
 @pytest.mark.parametrize("settings", [{"share": -0.1}, {"share": 1.1}, {"first_evaluations": -1}])

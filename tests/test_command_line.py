@@ -1,0 +1,108 @@
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from searchlib import Evolution, Study, search
+from searchlib.__main__ import main
+from searchlib.spaces import Subset
+
+OBJECTIVE = """
+from searchlib import FunctionObjective
+from searchlib.spaces import Subset
+
+def total(kept):
+    return float(sum(kept))
+
+def make():
+    return FunctionObjective(total, Subset(12, k=3), direction="maximize")
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    def total(kept):
+        return float(sum(kept))
+
+    total.__qualname__ = "total"
+    path = tmp_path / "total.db"
+    search(total, Evolution(population=10), space=Subset(12, k=3), budget=40, direction="maximize", study=path)
+    return path
+
+
+def test_list_names_spaces_and_algorithms(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("Evolution", "Nevergrad", "Subset", "ExpertMerges"):
+        assert name in printed
+
+
+def test_show_says_what_was_found(study, capsys):
+    assert main(["show", str(study)]) == 0
+    assert "the budget of evaluations is spent" in capsys.readouterr().out
+    assert main(["show", str(study), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["evaluations"] == 40
+    assert summary["winner"] == list(Study.open(study).result().best)
+    assert summary["best"] == sum(summary["winner"])
+
+
+def test_export_writes_every_candidate(study, tmp_path):
+    assert main(["export", str(study), "--csv", str(tmp_path / "h.csv")]) == 0
+    with open(tmp_path / "h.csv", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 40
+    assert all(float(row["value"]) == sum(json.loads(row["candidate"])) for row in rows)
+    assert main(["export", str(study), "--json", str(tmp_path / "h.json")]) == 0
+    assert len(json.loads((tmp_path / "h.json").read_text())) == 40
+
+
+def test_resume_goes_on_with_the_stored_settings(study, tmp_path, capsys):
+    script = tmp_path / "objective.py"
+    script.write_text(OBJECTIVE)
+    assert main(["resume", str(study), "--objective", f"{script}:make", "--budget", "60"]) == 0
+    assert "60 evaluations" in capsys.readouterr().out
+    with Study.open(study) as opened:
+        resumed = opened.history()
+    whole = search(lambda kept: float(sum(kept)), Evolution(population=10), space=Subset(12, k=3), budget=40,
+                   direction="maximize")  # fmt: skip
+    assert (resumed.population[:40] == whole.history.population).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "nowhere.db"], "no study at"),
+        (["resume", "STUDY", "--objective", "nowhere.py:make"], "existing file"),
+        (["resume", "STUDY", "--objective", "SCRIPT:nothing"], "no function 'nothing'"),
+    ],
+)
+def test_a_mistake_is_answered_with_a_sentence(arguments, message, study, tmp_path, capsys):
+    script = tmp_path / "objective.py"
+    script.write_text(OBJECTIVE)
+    arguments = [text.replace("STUDY", str(study)).replace("SCRIPT", str(script)) for text in arguments]
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_settings_on_file_are_data_not_code(study, tmp_path, capsys):
+    import sqlite3
+
+    script = tmp_path / "objective.py"
+    script.write_text(OBJECTIVE)
+    with sqlite3.connect(study) as connection:
+        connection.execute("UPDATE setting SET value = ? WHERE name = 'algorithm'",
+                           (json.dumps(f"__import__('pathlib').Path('{tmp_path / 'pwned'}').touch()"),))  # fmt: skip
+    connection.close()
+    assert main(["resume", str(study), "--objective", f"{script}:make"]) == 1
+    assert "cannot be rebuilt" in capsys.readouterr().err
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_wrong_usage_has_its_own_exit_status():
+    command = [sys.executable, "-m", "searchlib", "frobnicate"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "usage" in done.stderr

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+HEAVY = ("torch", "diffusers", "transformers", "nevergrad", "pandas", "matplotlib", "scipy.stats", "joblib", "sklearn")
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("module", ["searchlib", "searchlib.spaces", "searchlib.objectives", "searchlib.testing",
+                                    "searchlib.report", "searchlib.__main__"])  # fmt: skip
+def test_importing_it_loads_nothing_heavy(module):
+    done = run(f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_an_import_costs_little_more_than_numpy():
+    code = """
+        import time, numpy
+        start = time.process_time()
+        import searchlib
+        print(time.process_time() - start)
+    """
+    assert min(float(run(code).stdout) for _ in range(3)) < 0.15
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_an_adapter_without_its_library_names_the_extra(missing):
+    done = run(f"""
+        import sys
+        sys.modules[{missing!r}] = None
+        import searchlib.objectives
+        try:
+            searchlib.objectives.ExpertPruning
+        except searchlib.errors.MissingDependency as error:
+            print(error)
+    """)
+    assert done.stdout.strip() == f"ExpertPruning needs {missing}: pip install 'searchlib[llm]'", done.stderr
+
+
+def test_a_search_runs_without_any_optional_library():
+    done = run(f"""
+        import sys
+        for name in {HEAVY!r}:
+            if name != "scipy.stats" and name != "joblib":
+                sys.modules[name] = None
+        from searchlib import search
+        from searchlib.spaces import Binary
+        print(search(sum, Binary(5), budget=32, direction="maximize").value)
+    """)
+    assert done.stdout.strip() == "5.0", done.stderr
