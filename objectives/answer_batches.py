@@ -15,8 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from searchlib.errors import InvalidSettings
-
 __all__ = ["AnswerBatch", "TokenizedCase", "within_budget"]
 
 
@@ -37,6 +35,7 @@ class TokenizedCase:
 
     @classmethod
     def of(cls, prompt: tuple[int, ...], answers: list[tuple[int, ...]], right: int | None) -> TokenizedCase:
+        """Feed the prompt with each answer but its last token, which is predicted only; shared beginnings once."""
         fed = [prompt + answer[:-1] for answer in answers]
         rows: list[tuple[int, ...]] = []
         for tokens in sorted(fed, key=len, reverse=True):
@@ -50,6 +49,7 @@ class TokenizedCase:
 
     @property
     def width(self) -> int:
+        """Tokens of the longest row."""
         return max(map(len, self.rows))
 
 
@@ -79,6 +79,7 @@ class AnswerBatch:
 
     @classmethod
     def of(cls, cases: list[int], tasks: list[TokenizedCase]) -> AnswerBatch:
+        """Pack tokenized cases, ``cases`` being the numbers by which the caller knows them."""
         rows = [row for task in tasks for row in task.rows]
         width = max(map(len, rows))
         first_row = np.cumsum([0, *(len(task.rows) for task in tasks)])

@@ -1,11 +1,11 @@
 """Questions with known answers, and the tokens they are.
 
-The prompt is tokenized the way the tokenizer does it on its own (with a beginning-of-sequence token
-where it adds one; an end-of-sequence token that it would append is left out), and the answer as its continuation:
-prompt and answer are tokenized together, and the answer's tokens are what follows the prompt's. Where the last
-token of the prompt merges with the beginning of the answer, that cannot be told apart, and the answer is tokenized
-alone. Most tokenizers keep the two apart when the prompt does not end, but the answer begins, with the space between
-them. An answer counts as its tokens, so a model that spells the same text with other tokens is wrong.
+The prompt is tokenized the way the tokenizer does it on its own (with a beginning-of-sequence token where it adds one;
+an end-of-sequence token that it would append is left out), and the answer as its continuation: prompt and answer are
+tokenized together, and the answer's tokens are what follows the prompt's. Where the last token of the prompt merges
+with the beginning of the answer, that cannot be told apart, and the answer is tokenized alone. Most tokenizers keep
+the two apart when the prompt does not end, but the answer begins, with the space between them. An answer counts as its
+tokens, so a model that spells the same text with other tokens is wrong.
 """
 
 from __future__ import annotations

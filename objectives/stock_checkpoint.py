@@ -100,10 +100,10 @@ class StockCheckpoint:
         moe = self.moe
         for layer, group in zip(moe.layers, self.layer_groups, strict=True):
             for path, tensor in _router_tensors(layer).items():
-                parent, _, name = path.rpartition(".")
-                getattr(layer.block.get_submodule(parent), name).data = _sliced(tensor, self.router[group])
-        for name, value in self._config_fields().items():
-            setattr(moe.layers[0].experts.config, str(name), value)
+                parent, _, last = path.rpartition(".")
+                getattr(layer.block.get_submodule(parent), last).data = _sliced(tensor, self.router[group])
+        for field, value in self._config_fields().items():
+            setattr(moe.layers[0].experts.config, str(field), value)
         settings = dict.fromkeys(_COUNTS, self.keep) | dict.fromkeys(_ACTIVE, self.top_k)
         if self._drops_groups(moe.layers[0]):
             settings |= dict.fromkeys(_GROUPS, 1)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import contextlib
 import csv
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -56,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show.set_defaults(run=_show)
     resume = commands.add_parser("resume", help="go on with a study")
     resume.add_argument("study", type=Path)
-    resume.add_argument("--objective", required=True, metavar="FILE.py:NAME",
-                        help="a function in a file of yours that returns the objective")  # fmt: skip
+    what = "a function in a file of yours that returns the objective, or (objective, algorithm)"
+    resume.add_argument("--objective", required=True, metavar="FILE.py:NAME", help=what)
     resume.add_argument("--budget", type=int, help="evaluations in all; by default what the study was started with")
     resume.add_argument("--workers", type=int, default=1)
     resume.set_defaults(run=_resume)
@@ -104,20 +107,26 @@ def _resume(options: argparse.Namespace) -> None:
     objective = _load(options.objective)
     with Study.open(options.study) as study:
         settings, space = study.settings, study.space
+    algorithm = None
+    if isinstance(objective, tuple):  # an algorithm of the user's own comes along, since its name is not imported
+        objective, algorithm = objective
+    plain = not isinstance(objective, Objective)
     run = Search(
         objective,
-        _rebuilt(settings["algorithm"], Algorithm),
-        space=None if isinstance(objective, Objective) else space,
-        direction=None if isinstance(objective, Objective) else _direction(settings),
-        budget=options.budget or _rebuilt(settings["budget"], Budget),
+        _rebuilt(settings["algorithm"], Algorithm) if algorithm is None else algorithm,
+        space=space if plain else None,
+        direction=_direction(settings) if plain else None,
+        batched=plain and settings["objective"].get("batched", False),
+        budget=_rebuilt(settings["budget"], Budget) if options.budget is None else options.budget,
         seed=settings["seed"],
         seeds=[space.decode(row) for row in np.array(settings["given_seeds"], space.dtype)],
         threads=settings["threads"],
         batch_size=settings["batch_size"],
+        shortlist=settings["shortlist"],
         study=options.study,
         workers=options.workers,
     )
-    with run:
+    with contextlib.closing(run), run:
         for _ in run:
             pass
         print(run.result())
@@ -127,7 +136,8 @@ def _export(options: argparse.Namespace) -> None:
     with Study.open(options.study) as study:
         rows = _history_rows(study.history())
     path = options.csv or options.json
-    with sys.stdout if str(path) == "-" else path.open("w", newline="", encoding="utf-8") as stream:
+    console = contextlib.nullcontext(sys.stdout)
+    with console if str(path) == "-" else path.open("w", newline="", encoding="utf-8") as stream:
         if options.json:
             json.dump(rows, stream, indent=1)
             stream.write("\n")
@@ -141,9 +151,8 @@ def _export(options: argparse.Namespace) -> None:
 def _summary(study: Study) -> dict[str, Any]:
     settings, result = study.settings, study.result()
     values = result.history.values[:, 0]
-    best = np.fmax.reduce(values, initial=np.nan) if _direction(settings) == "maximize" else np.fmin.reduce(
-        values, initial=np.nan
-    )
+    maximize = np.atleast_1d(settings["direction"])[0] == "maximize"
+    best = (np.fmax if maximize else np.fmin).reduce(values, initial=np.nan)
     named = ("objective", "space", "algorithm", "budget", "seed", "versions")
     return {
         "study": str(study.path),
@@ -172,6 +181,7 @@ def _history_rows(history: History) -> list[dict[str, Any]]:
             "secondary": None if np.isnan(secondary) else float(secondary),
             "fresh": bool(fresh),
             "candidate": _plain(history.space.decode(row)),
+            "genes": row.tolist(),
             "error": error,
         }
         for index, batch, status, value, secondary, fresh, row, error in zip(
@@ -189,6 +199,8 @@ def _load(target: str) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickles look for it
+    sys.path.insert(0, str(Path(path).resolve().parent))  # as if it were run as a script
     spec.loader.exec_module(module)
     if not callable(getattr(module, name, None)):
         raise InvalidSettings(f"{path!r} has no function {name!r} that makes the objective")
@@ -197,9 +209,9 @@ def _load(target: str) -> Any:
 
 def _rebuilt(text: str, kind: type[Any]) -> Any:
     """Rebuild settings from their ``repr``: constructor calls of known names with literal arguments, nothing else."""
-    import ast
-
     def build(node: ast.expr) -> Any:
+        if isinstance(node, ast.Name) and node.id in ("inf", "nan"):
+            return float(node.id)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CONSTRUCTORS:
             named = {keyword.arg: build(keyword.value) for keyword in node.keywords if keyword.arg}
             return _CONSTRUCTORS[node.func.id](*map(build, node.args), **named)
@@ -208,7 +220,10 @@ def _rebuilt(text: str, kind: type[Any]) -> Any:
     try:
         value = build(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, TypeError) as error:
-        raise StudyDamaged(f"the study holds settings that cannot be rebuilt: {text!r:.200}") from error
+        raise StudyDamaged(
+            f"the study's settings cannot be rebuilt from {text!r:.200}; if the algorithm is your own, let the "
+            f"function given as --objective return (objective, algorithm)"
+        ) from error
     if not isinstance(value, kind):
         raise StudyDamaged(f"the study should hold a {kind.__name__}, but holds {text!r:.200}")
     return value
@@ -227,6 +242,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 

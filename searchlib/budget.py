@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import final
 
+from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["Budget"]
@@ -43,10 +44,11 @@ class Budget:
             limit = getattr(self, field.name)
             if limit is None:
                 continue
-            whole = field.name in ("evaluations", "cells")
-            if isinstance(limit, bool) or not isinstance(limit, int if whole else (int, float)):
-                kind = "a whole number" if whole else "a number"
-                raise InvalidSettings(f"Budget({field.name}=…) must be {kind}, but is {limit!r}")
+            if field.name in ("evaluations", "cells"):
+                object.__setattr__(self, field.name, whole_number(f"Budget({field.name}=…)", limit, 1))
+                continue
+            if isinstance(limit, bool) or not isinstance(limit, int | float):
+                raise InvalidSettings(f"Budget({field.name}=…) must be a number, but is {limit!r}")
             if math.isnan(limit) or (field.name != "target" and limit <= 0):
                 raise InvalidSettings(f"Budget({field.name}=…) must be greater than 0, but is {limit!r}")
 

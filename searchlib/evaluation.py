@@ -24,6 +24,7 @@ import threadpoolctl
 from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Status
+from searchlib.arguments import whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective, Scores
@@ -90,6 +91,7 @@ def score_chunk(objective: Objective, rows: Population, cases: Cases, chunk: Chu
     except Exception as error:
         if len(rows) > 1:
             step = (len(rows) + 1) // 2 if _out_of_memory(error) else 1
+            logger.warning("a chunk of %d candidates raised (%r); trying it in parts of %d", len(rows), error, step)
             return _in_parts(objective, rows, cases, chunk, step)
         values, secondary, status, errors = _failed(1, len(cases), traceback.format_exc())
     return ChunkScores(chunk, values, secondary, status, errors, time.perf_counter() - start)
@@ -100,7 +102,7 @@ class Evaluator:
     """Runs chunks of an opened objective, in this process or on joblib workers.
 
     Arguments:
-        objective: already entered in this process; pickled as a recipe for the workers, which enter their own copy.
+        objective: pickled as a recipe for the workers before anybody has entered it; they enter their own copy.
         workers: 1 evaluates in process; more start that many processes, or what the caller's own
             ``joblib.parallel_config`` names.
         threads: BLAS and OpenMP threads per chunk, the same for any number of workers.
@@ -108,9 +110,7 @@ class Evaluator:
     """
 
     def __init__(self, objective: Objective, *, workers: int = 1, threads: int = 1, timeout: float | None = None):
-        for name, count in (("workers", workers), ("threads", threads)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise InvalidSettings(f"{name} must be a whole number of at least 1, but is {count!r}")
+        workers, threads = whole_number("workers", workers, 1), whole_number("threads", threads, 1)
         if timeout is not None and not timeout > 0:
             raise InvalidSettings(f"timeout must be greater than 0 seconds, but is {timeout!r}")
         if timeout is not None and workers == 1:
@@ -119,12 +119,11 @@ class Evaluator:
                 "pass workers=2 or more"
             )
         self._objective, self._workers, self._threads, self._timeout = objective, workers, threads, timeout
-        self._recipe = b""
+        # Pickled before anybody enters it: what an objective installs on entry stays in its own process.
+        self._recipe = _pickled(objective) if workers > 1 else b""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        if self._workers > 1 and not self._recipe:
-            self._recipe = _pickled(self._objective)
         self._stack.enter_context(threadpoolctl.ThreadpoolController().limit(limits=self._threads))
         return self
 
@@ -155,7 +154,7 @@ class Evaluator:
         parallel = joblib.Parallel(
             n_jobs=self._workers, prefer="processes", return_as="generator_unordered", batch_size=1, max_nbytes=None
         )
-        key = hashlib.blake2b(self._recipe, digest_size=16).hexdigest()
+        key = f"{hashlib.blake2b(self._recipe, digest_size=16).hexdigest()} on {self._threads} threads"
         limit = self._timeout
         yield from parallel(
             joblib.delayed(_score_on_worker)(key, self._recipe, part, split, chunk, self._threads, limit)
@@ -194,11 +193,12 @@ def _score_on_worker(
     key: str, recipe: bytes, rows: Population, split: Split, chunk: Chunk, threads: int, timeout: float | None
 ) -> ChunkScores:
     if _Worker.key != key or _Worker.objective is None:
+        _Worker.objective = None
         _Worker.stack.close()
         objective: Objective = pickle.loads(recipe)  # made by this search's own driver a moment ago
-        _Worker.stack, _Worker.objective, _Worker.key = ExitStack(), objective, key
         _Worker.stack.enter_context(objective)
         _Worker.stack.enter_context(threadpoolctl.ThreadpoolController().limit(limits=threads))
+        _Worker.objective, _Worker.key = objective, key
     cases = _columns(_Worker.objective.cases(split), chunk)
     if timeout is None:
         return score_chunk(_Worker.objective, rows, cases, chunk)
@@ -242,9 +242,11 @@ def _checked(scores: NDArray[Any] | Scores, n: int, cases: Cases) -> _Parts:
             f"for {n} candidates and {len(cases)} cases, but returned shape {values.shape} of {values.dtype}"
         )
     table = values.astype(np.float64).reshape(n, len(cases), -1)
+    if given.secondary is None and given.infeasible is None and np.isfinite(table).all():
+        return table, np.full((n, len(cases)), np.nan), np.full(n, Status.DONE, np.int8), ("",) * n
     secondary: NDArray[np.float64] = np.full((n, len(cases)), np.nan)
     if given.secondary is not None:
-        secondary = np.asarray(given.secondary, np.float64)
+        secondary = np.array(given.secondary, np.float64)
         if secondary.shape != (n, len(cases)):
             raise InvalidSettings(f"secondary must have shape ({n}, {len(cases)}), but has {secondary.shape}")
     status = np.full(n, Status.DONE, np.int8)
@@ -258,6 +260,7 @@ def _checked(scores: NDArray[Any] | Scores, n: int, cases: Cases) -> _Parts:
         status[row] = Status.FAILED
         errors[row] = _not_finite(table[row], secondary[row], cases)
     table[status != Status.DONE] = np.nan
+    secondary[status != Status.DONE] = np.nan
     return table, secondary, status, tuple(errors)
 
 

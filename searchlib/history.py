@@ -53,7 +53,7 @@ class History:
 
     def __init__(self, space: Space, objectives: int) -> None:
         self.space = space
-        self._objectives = objectives
+        self.objectives = objectives
         self._batches: list[Told] = []
         self._length = 0
         self._joined: dict[str, Any] = {}
@@ -80,7 +80,7 @@ class History:
     @property
     def values(self) -> NDArray[np.float64]:
         """Shape ``(n, objectives)``, in the objective's own direction; NaN where a candidate is not DONE."""
-        return np.asarray(self._join("values", np.empty((0, self._objectives))))
+        return np.asarray(self._join("values", np.empty((0, self.objectives))))
 
     @property
     def secondary(self) -> NDArray[np.float64]:
@@ -90,7 +90,7 @@ class History:
     @property
     def standard_error(self) -> NDArray[np.float64]:
         """Shape ``(n, objectives)``."""
-        return np.asarray(self._join("standard_error", np.empty((0, self._objectives))))
+        return np.asarray(self._join("standard_error", np.empty((0, self.objectives))))
 
     @property
     def status(self) -> NDArray[np.int8]:
@@ -135,7 +135,7 @@ class History:
         import pandas
 
         columns: dict[str, Any] = {"id": self.ids, "batch": self.batch, "status": [Status(s).name for s in self.status]}
-        names = ["value"] if self._objectives == 1 else [f"value_{i}" for i in range(self._objectives)]
+        names = ["value"] if self.objectives == 1 else [f"value_{i}" for i in range(self.objectives)]
         for column, name in enumerate(names):
             columns[name] = self.values[:, column]
         columns["secondary"] = self.secondary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -17,6 +18,7 @@ __all__ = ["Comparison", "Holdout", "compare"]
 #: Confidence level of every interval.
 LEVEL = 0.95
 _RESAMPLES = 2000
+_NUMBERS_AT_ONCE = 4_000_000
 
 
 @final
@@ -67,14 +69,21 @@ class Holdout:
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON values."""
-        return dataclasses.asdict(self)
+        rows = [
+            {name: _finite_or_none(value) for name, value in dataclasses.asdict(row).items()} for row in self.rows
+        ]
+        return {"rows": rows, "cases": self.cases, "looks": self.looks}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Holdout:
         """Rebuild from :meth:`to_json`."""
         rows = tuple(
             Comparison(
-                row["name"], row["value"], tuple(row["interval"]), row["difference"], tuple(row["difference_interval"])
+                row["name"],
+                _number(row["value"]),
+                (_number(row["interval"][0]), _number(row["interval"][1])),
+                _number(row["difference"]),
+                (_number(row["difference_interval"][0]), _number(row["difference_interval"][1])),
             )
             for row in data["rows"]
         )
@@ -86,6 +95,17 @@ class Holdout:
             if row.name == name:
                 return row
         raise KeyError(f"no reference is called {name!r}; there are {[row.name for row in self.rows[1:]]}")
+
+
+def _finite_or_none(value: Any) -> Any:
+    """JSON has no word for NaN."""
+    if isinstance(value, tuple):
+        return [_finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def compare(
@@ -100,7 +120,7 @@ def compare(
     c = len(scores[winner])
     values = {name: _value(objective, table[None])[0] for name, table in scores.items()}
     picks = None if objective.additive else rng.integers(c, size=(_RESAMPLES, c))
-    draws = {} if picks is None else {name: _value(objective, table[picks]) for name, table in scores.items()}
+    draws = {} if picks is None else {name: _resampled(objective, table, picks) for name, table in scores.items()}
     rows = []
     for name, table in scores.items():
         difference = values[winner] - values[name]
@@ -118,9 +138,20 @@ def _value(objective: Objective, tables: NDArray[np.float64]) -> NDArray[np.floa
     return np.asarray(objective.aggregate(tables)[:, 0])
 
 
+def _resampled(
+    objective: Objective, table: NDArray[np.float64], picks: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Values of all resamples, a few at a time: an observation may be thousands of numbers per case."""
+    at_once = max(1, _NUMBERS_AT_ONCE // max(1, table.size))
+    blocks = [picks[start : start + at_once] for start in range(0, len(picks), at_once)]
+    return np.concatenate([_value(objective, table[block]) for block in blocks])
+
+
 def _student(contributions: NDArray[np.float64]) -> tuple[float, float]:
     mean, n = float(contributions.mean()), len(contributions)
     spread = float(contributions.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    if n < 2:
+        return math.nan, math.nan
     if spread == 0.0:
         return mean, mean
     from scipy import stats  # half a second that `import searchlib` should not cost
@@ -130,5 +161,8 @@ def _student(contributions: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _percentile(draws: NDArray[np.float64]) -> tuple[float, float]:
+    draws = draws[np.isfinite(draws)]  # a resample may be degenerate: a correlation of equal cases
+    if not len(draws):
+        return math.nan, math.nan
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

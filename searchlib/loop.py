@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
 from searchlib.algorithms.evolution import Evolution
+from searchlib.arguments import whole_number
 from searchlib.budget import Budget
 from searchlib.cases import Split
 from searchlib.duplicates import Known, told
@@ -30,7 +31,8 @@ from searchlib.objective import Direction, FunctionObjective, Objective
 from searchlib.result import Outcome, Record, Result
 from searchlib.scoretable import signs
 from searchlib.scoring import Scorer
-from searchlib.space import Candidates, Population, Space, row_keys
+from searchlib.space import Candidates, Population, Space, distinct
+from searchlib.spending import Spending
 from searchlib.study import ASKED, StoredBatch, Study
 from searchlib.winner import best_of, held_out, shortlist_values
 
@@ -42,9 +44,6 @@ logger = logging.getLogger("searchlib")
 _FIXED = (
     "space", "direction", "objective", "cases", "algorithm", "seed", "batch_size", "chunk", "threads", "given_seeds"
 )  # fmt: skip
-
-#: Batches in a row without a single new candidate, after which the algorithm has nothing more to say.
-_STALE_BATCHES = 20
 
 
 @final
@@ -102,22 +101,23 @@ class Search:
     ) -> None:
         self.objective = _as_objective(objective, space, direction, batched)
         self.budget = Budget.of(budget)
-        for name, number, least in (
-            ("seed", seed, 0),
-            ("batch_size", batch_size, 1),
-            ("shortlist", shortlist, 1),
-            ("max_failures", max_failures, 1),
-        ):
-            if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < least:
-                raise InvalidSettings(f"{name} must be a whole number of at least {least}, but is {number!r}")
-        self.seed, self._batch_size = int(seed), batch_size
-        self._shortlist, self._max_failures = shortlist, max_failures
+        self.seed = whole_number("seed", seed, 0)
+        self._batch_size = whole_number("batch_size", batch_size, 1)
+        self._shortlist = whole_number("shortlist", shortlist, 1)
+        self._max_failures = whole_number("max_failures", max_failures, 1)
+        whole_number(f"{type(self.objective).__name__}.chunk_rows", self.objective.chunk_rows, 1)
+        if self.objective.chunk_cases is not None:
+            whole_number(f"{type(self.objective).__name__}.chunk_cases", self.objective.chunk_cases, 1)
+        if objective is None and study is not None:
+            raise InvalidSettings("a study belongs to a search that evaluates by itself; ask and tell journal nothing")
         self._external = objective is None
         self._signs = signs(self.objective)
         self._cases = {split: self.objective.cases(split) for split in Split}
         if not len(self._cases[Split.SEARCH]):
             raise InvalidSettings(f"{type(self.objective).__name__} has no SEARCH cases, so nothing can be scored")
-        self.algorithm = algorithm or self.objective.algorithm(self.budget.evaluations) or Evolution()
+        if algorithm is None:
+            algorithm = self.objective.algorithm(self.budget.evaluations)
+        self.algorithm: Algorithm = Evolution() if algorithm is None else algorithm
         self._given = _encoded(self.objective.space, seeds)
         self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout)
         self._settings = self._describe(threads)
@@ -130,21 +130,22 @@ class Search:
         self._depth = self._asked_n = 0
         self._run: Run | None = None
         self._known = Known(self.objective.space)
-        self._evaluations = self._cells = self._failures_in_row = self._stale = 0
-        self._cost = self._seconds = 0.0
-        self._best = math.inf
-        self._first_error = ""
+        self._spent = Spending(self.budget, float(self._signs[0]), self._batch_size, self.objective.space.size)
+        self._failures_in_row, self._first_error = 0, ""
+        self._halfway = False  # whether a batch was asked for and never told
         self._asked: dict[int, NDArray[Any]] = {}
-        self._look: Holdout | None = None
+        self._looks: dict[bytes, Holdout | None] = {}
+        self._replaying = self._study is not None
 
     def __enter__(self) -> Self:
         """Open the objective and the workers; they stay open until the outermost ``with`` ends."""
         if not self._depth:
-            self._open.enter_context(self.objective)
-            self._open.enter_context(self._evaluator)
+            with ExitStack() as opening:
+                opening.enter_context(self.objective)
+                opening.enter_context(self._evaluator)
+                self._started()
+                self._open = opening.pop_all()
         self._depth += 1
-        if self._run is None:
-            self._run = self.algorithm.start(self._problem(), np.random.default_rng(self.seed))
         return self
 
     def __exit__(
@@ -152,11 +153,15 @@ class Search:
     ) -> None:
         self._depth -= 1
         if not self._depth:
-            self._open.close()
+            if self._study is not None:
+                self._study.flush()
+            self._open.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[Record]:
         if self._external:
             raise InvalidSettings("a search without an objective cannot run by itself; use ask and tell")
+        if self._halfway:
+            raise InvalidSettings("this search was interrupted within a batch; go on with a new Search on its study")
         with self:
             try:
                 while (record := self._step()) is not None:
@@ -172,14 +177,17 @@ class Search:
         """
         if not self._external:
             raise InvalidSettings("this search evaluates by itself; iterate over it, or pass no objective to use ask")
-        with self:
-            assert self._run is not None
-            limit = self._allowance()
-            batch = self._run.ask(min(n or self._batch_size, limit)) if limit else _nothing(self.objective.space)
-        if not len(batch) and self.outcome is Outcome.RUNNING:
+        if n is not None:
+            n = whole_number("n", n, 1)
+        run = self._started()
+        self.outcome = self._spent.outcome(len(self._known))
+        if self.outcome is not Outcome.RUNNING:
+            return _nothing(self.objective.space)
+        batch = run.ask(min(n or self._batch_size, self._spent.allowance()))
+        if not len(batch):
             self.outcome = Outcome.EXHAUSTED
-        self._asked.update(zip(batch.ids.tolist(), batch.population, strict=True))
-        self._evaluations += len(batch)
+        self._asked.update(zip(batch.ids.tolist(), batch.population.copy(), strict=True))
+        self._spent.add(len(batch), 0, len(batch), 0.0)
         return batch
 
     def tell(self, ids: Any, values: Any) -> None:
@@ -188,10 +196,12 @@ class Search:
         Raises:
             InvalidTell: an id was not asked or is told twice, or a value is infinite or missing.
         """
-        ids = np.atleast_1d(np.asarray(ids, np.int64))
-        table: NDArray[np.float64] = np.array(values, np.float64).reshape(len(ids), -1)
-        if table.shape[1] != len(self._signs):
-            raise InvalidTell(f"tell needs {len(self._signs)} number(s) per id, but got values of shape {table.shape}")
+        ids, table = _told_outside(ids, values)
+        if table.shape != (len(ids), len(self._signs)):
+            raise InvalidTell(
+                f"tell needs {len(self._signs)} number(s) for each of {len(ids)} ids, "
+                f"but got values of shape {table.shape}"
+            )
         if np.isinf(table).any():
             raise InvalidTell(f"values must be finite, or NaN for a failed candidate, but got {table.tolist()!r:.200}")
         unknown = [i for i in ids.tolist() if i not in self._asked]
@@ -208,15 +218,24 @@ class Search:
 
     def result(self) -> Result:
         """Pick the winner on the SELECT cases and compare it with the references on the HOLDOUT cases."""
-        with self:
+        with ExitStack() as stack:
+            if not self._external:
+                stack.enter_context(self)
             row, value = self._winner()
-            if row is not None and not self._external and len(self._cases[Split.HOLDOUT]) and self._look is None:
-                self._look = held_out(self.objective, self._scorer, row, self.seed)
+            look = None if row is None else self._held_out(row)
         best = None if row is None else self.objective.artifact(self.objective.space.decode(row))
-        result = Result(best, row, value, self._look, self.history, self.outcome, repr(self.algorithm), self._seconds)
+        result = Result(best, row, value, look, self.history, self.outcome, repr(self.algorithm), self._spent.seconds)
         if self._study is not None:
-            self._study.write_settings({"result": _as_json(result)})
+            # A dry run, or a search that has not caught up with its file, knows less than the file.
+            if not self._replaying and self.outcome is not Outcome.DRY_RUN:
+                self._study.write_settings({"result": _as_json(result)})
+            self._study.flush()
         return result
+
+    def close(self) -> None:
+        """Close the study, if there is one; a search cannot go on afterwards, a new one on the same file can."""
+        if self._study is not None:
+            self._study.close()
 
     def estimate(self) -> float:
         """Time one chunk of first candidates and return the seconds that the whole budget of evaluations will take."""
@@ -232,16 +251,21 @@ class Search:
             seconds = (time.perf_counter() - start) / max(1, len(rows))
         return seconds * self.budget.evaluations
 
+    def _started(self) -> Run:
+        if self._run is None:
+            self._run = self.algorithm.start(self._problem(), np.random.default_rng(self.seed))
+        return self._run
+
     def _problem(self) -> Problem:
-        seeds = None if self._study is None else self._study.read_array("seeds")
+        space, planned = self.objective.space, self.budget.evaluations
+        seeds = None
+        if self._study is not None:
+            seeds, planned = self._study.read_array("seeds"), self._study.settings["planned"]
         if seeds is None:
-            space = self.objective.space
-            seeds = space.canonical(np.concatenate([self._given, space.check(self.objective.seeds(), name="seeds")]))
-            keys = row_keys(seeds)
-            seeds = seeds[sorted({key: index for index, key in reversed(list(enumerate(keys)))}.values())]
+            seeds = distinct(space.canonical(np.concatenate([self._given, space.check(self.objective.seeds())])))
             if self._study is not None:
                 self._study.write_array("seeds", seeds)
-        return Problem(self.objective.space, len(self._signs), seeds, self.budget.evaluations, self._batch_size)
+        return Problem(space, len(self._signs), seeds, planned, self._batch_size)
 
     def _step(self) -> Record | None:
         """One batch; None when the search is over."""
@@ -254,21 +278,28 @@ class Search:
         if self._study is not None:
             self._journal(news, number, stored, time.perf_counter() - start)
         self._learn(news)
+        self._halfway = False
         elapsed = time.perf_counter() - start
-        self._seconds += elapsed
-        if self.budget.evaluations is not None and self._evaluations <= len(batch) and elapsed > 0:
-            left = elapsed * (self.budget.evaluations - self._evaluations) / max(1, self._evaluations)
+        self._spent.seconds += elapsed
+        if self.budget.evaluations is not None and len(self.history) == len(batch):
+            left = elapsed * (self.budget.evaluations / max(1, self._spent.evaluations) - 1)
             logger.info("first batch took %.1f s; the search will take about %.0f s more", elapsed, left)
-        best = math.nan if math.isinf(self._best) else float(self._signs[0] * self._best)
         return Record(
-            self._evaluations, best, news.ids, news.population, news.values, news.status, elapsed, stored is not None
-        )
+            self._spent.evaluations, self._spent.best_value, news.ids, news.population, news.values, news.status,
+            elapsed, stored is not None,
+        )  # fmt: skip
 
     def _propose(self, stored: StoredBatch | None) -> Batch | None:
         assert self._run is not None
-        n = stored.asked if stored is not None else self._allowance()
-        if not n:
-            return None
+        if stored is None:
+            if self._replaying and self._study is not None:
+                self._replaying = False
+                self._study.write_settings({"budget": repr(self.budget), "shortlist": self._shortlist})
+            self.outcome = self._spent.outcome(len(self._known))
+            if self.outcome is not Outcome.RUNNING:
+                return None
+        n = self._spent.allowance() if stored is None else stored.asked
+        self._halfway = True
         batch = self._run.ask(n)
         if stored is not None:
             if not np.array_equal(stored.population, batch.population):
@@ -279,33 +310,10 @@ class Search:
                 )
             return Batch(stored.ids, stored.population)
         if not len(batch):
-            self.outcome = Outcome.EXHAUSTED
+            self.outcome, self._halfway = Outcome.EXHAUSTED, False
             return None
         self._asked_n = n
         return batch
-
-    def _allowance(self) -> int:
-        """How many candidates the next batch may have; 0 (and the outcome) when the search is over."""
-        budget, outcome = self.budget, Outcome.RUNNING
-        if budget.evaluations is not None and self._evaluations >= budget.evaluations:
-            outcome = Outcome.EVALUATIONS
-        elif budget.cells is not None and self._cells >= budget.cells:
-            outcome = Outcome.CELLS
-        elif budget.cost is not None and self._cost >= budget.cost:
-            outcome = Outcome.COST
-        elif budget.seconds is not None and self._seconds >= budget.seconds:
-            outcome = Outcome.SECONDS
-        elif budget.target is not None and self._best <= self._signs[0] * budget.target:
-            outcome = Outcome.TARGET
-        elif len(self._known) >= self.objective.space.size:
-            outcome = Outcome.EXHAUSTED
-        elif self._stale >= _STALE_BATCHES:
-            outcome = Outcome.NOTHING_NEW
-        self.outcome = outcome
-        if outcome is not Outcome.RUNNING:
-            return 0
-        left = self._batch_size if budget.evaluations is None else budget.evaluations - self._evaluations
-        return min(self._batch_size, left)
 
     def _evaluate(self, batch: Batch, stored: StoredBatch | None) -> tuple[Told, int]:
         """Score a batch and say its number on file; rows that are known already are answered from the history."""
@@ -318,11 +326,10 @@ class Search:
             number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, fresh)
         rows = batch.population if fresh.all() else batch.population[fresh]
         table = self._scorer.score(rows, Split.SEARCH, number)
-        self._evaluations += len(rows)
-        self._cells += len(rows) * len(self._cases[Split.SEARCH])
+        cases, cost = self._cases[Split.SEARCH], 0.0
         if self.budget.cost is not None:
-            self._cost += self.objective.cost(Candidates(self.objective.space, rows), self._cases[Split.SEARCH])
-        self._stale = 0 if len(rows) else self._stale + 1
+            cost = self.objective.cost(Candidates(self.objective.space, rows), cases)
+        self._spent.add(len(rows), len(batch) - len(rows), len(rows) * len(cases), cost)
         return told(batch.ids, batch.population, source, table, self.history), number
 
     def _journal(self, told: Told, number: int, stored: StoredBatch | None, seconds: float) -> None:
@@ -330,7 +337,7 @@ class Search:
         before = None if stored is None else self._study.told(stored)
         if before is None:
             self._study.write_told(number, told, seconds)
-        elif not np.array_equal(before.values, told.values, equal_nan=True):
+        elif not np.allclose(before.values, told.values, rtol=1e-9, atol=0.0, equal_nan=True):
             raise StudyMismatch(
                 f"the scores on file for batch {number} now reduce to other values than they did; "
                 f"{type(self.objective).__name__}.aggregate has changed since the study was written"
@@ -339,11 +346,13 @@ class Search:
     def _learn(self, told: Told) -> None:
         """Tell the algorithm, in its own (minimized) numbers."""
         assert self._run is not None
+        for array in (told.ids, told.population, told.values, told.secondary, told.standard_error, told.status):
+            array.flags.writeable = False  # the history's own, also in the records that users get
         self.history.append(told)
         minimized = told.values * self._signs
         done = told.status == Status.DONE
         if done.any():
-            self._best = min(self._best, float(minimized[done, 0].min()))
+            self._spent.best = min(self._spent.best, float(minimized[done, 0].min()))
         self._run.tell(
             Evidence(told.ids, told.population, minimized, told.status, told.secondary, told.standard_error)
         )
@@ -353,7 +362,9 @@ class Search:
         if not (told.status == Status.FAILED).any():
             self._failures_in_row = 0
             return
-        for status, error in zip(told.status, told.errors, strict=True):
+        for status, error, fresh in zip(told.status, told.errors, told.fresh, strict=True):
+            if not fresh:
+                continue
             self._failures_in_row = self._failures_in_row + 1 if status == Status.FAILED else 0
             self._first_error = self._first_error or error
             if self._failures_in_row >= self._max_failures and not self._external:
@@ -364,13 +375,27 @@ class Search:
 
     def _winner(self) -> tuple[NDArray[Any] | None, float]:
         """The best of the short list, and the value that decided."""
-        assert self._run is not None
-        rows = self._run.recommend(self._shortlist)
+        rows = self._started().recommend(self._shortlist)
         select = not self._external and len(self._cases[Split.SELECT]) > 0
-        chosen = best_of(
-            *shortlist_values(rows, self._known.find(rows), self.history, self._scorer, select), self._signs
-        )
+        chosen = None
+        for on_select in (True, False) if select else (False,):
+            found = shortlist_values(rows, self._known.find(rows), self.history, self._scorer, on_select)
+            chosen = best_of(*found, self._signs)
+            if chosen is not None:
+                break
+            if on_select:
+                logger.warning("no finalist succeeded on the SELECT cases; the winner is the best on the SEARCH cases")
         return (None, math.nan) if chosen is None else (rows[chosen[0]], chosen[1])
+
+    def _held_out(self, row: NDArray[Any]) -> Holdout | None:
+        if self._external or not len(self._cases[Split.HOLDOUT]):
+            return None
+        key = row.tobytes()
+        if key not in self._looks:
+            before = 0 if self._study is None else self._scorer.looks(except_row=row)
+            looks = 1 + max(before, len(self._looks))
+            self._looks[key] = held_out(self.objective, self._scorer, row, self.seed, looks)
+        return self._looks[key]
 
     def _describe(self, threads: int) -> dict[str, Any]:
         """The search as JSON values, for its study."""
@@ -387,9 +412,11 @@ class Search:
             "seed": self.seed,
             "batch_size": self._batch_size,
             "chunk": [objective.chunk_rows, objective.chunk_cases],
-            "threads": threads,
+            "threads": int(threads),
+            "shortlist": self._shortlist,
             "given_seeds": self._given.tolist(),
             "budget": repr(self.budget),
+            "planned": self.budget.evaluations,
             "versions": _versions(),
         }
 
@@ -429,14 +456,17 @@ def search(
         workers=workers, threads=threads, timeout=timeout, batch_size=batch_size, seeds=seeds, shortlist=shortlist,
         max_failures=max_failures,
     )  # fmt: skip
-    with run:
-        if dry_run:
-            run.outcome = Outcome.DRY_RUN
-            logger.warning("dry run: the whole search will take about %.0f s of evaluation", run.estimate())
+    try:
+        with run:
+            if dry_run:
+                run.outcome = Outcome.DRY_RUN
+                logger.warning("dry run: the whole search will take about %.0f s of evaluation", run.estimate())
+                return run.result()
+            for _ in run:
+                pass
             return run.result()
-        for _ in run:
-            pass
-        return run.result()
+    finally:
+        run.close()
 
 
 def _as_objective(
@@ -455,14 +485,26 @@ def _as_objective(
         raise InvalidSettings("a plain function (or a search by ask and tell) needs space=…, for example Binary(10)")
     if not isinstance(space, Space):
         raise InvalidSettings(f"space must be a searchlib Space, but is {space!r}")
-    return FunctionObjective(objective or _evaluated_outside, space, direction or "minimize", batched=batched)
+    function = _evaluated_outside if objective is None else objective
+    return FunctionObjective(function, space, direction or "minimize", batched=batched)
+
+
+def _told_outside(ids: Any, values: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    try:
+        whole = np.atleast_1d(np.asarray(ids))
+        table: NDArray[np.float64] = np.array(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidTell(f"tell needs ids and numbers, but got {ids!r:.100} and {values!r:.100}") from error
+    if whole.dtype.kind not in "iu" or whole.ndim != 1:
+        raise InvalidTell(f"ids must be whole numbers, as ask gave them, but are {ids!r:.100}")
+    return whole.astype(np.int64), table[:, None] if table.ndim == 1 else np.atleast_2d(table)
 
 
 def _as_json(result: Result) -> dict[str, Any]:
     """The part of a result that a study cannot work out again by itself."""
     return {
         "row": None if result.row is None else result.row.tolist(),
-        "value": None if math.isnan(result.value) else result.value,
+        "value": result.value if math.isfinite(result.value) else None,
         "holdout": None if result.holdout is None else result.holdout.to_json(),
         "outcome": result.outcome.name,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -173,11 +175,36 @@ class FunctionObjective(Objective):
         return scores.astype(np.float64).reshape(n, len(cases), -1)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Name and bytecode of the function: another body is another objective."""
-        code = getattr(self.function, "__code__", None)
-        body = "" if code is None else hashlib.blake2b(code.co_code, digest_size=8).hexdigest()
+        """Name, code, constants, defaults and simple closure values of the function: another body is another one."""
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        body = hashlib.blake2b(repr(_described(self.function)).encode(), digest_size=8).hexdigest()
         return {"objective": "function", "name": name, "body": body, "batched": self.batched}
+
+
+def _described(value: Any) -> Any:
+    """What tells two functions apart, as values whose ``repr`` is the same in every process."""
+    if isinstance(value, functools.partial):
+        return ("partial", _described(value.func), _described(value.args), _described(value.keywords))
+    if isinstance(value, types.CodeType):
+        return (value.co_code.hex(), _described(value.co_consts), value.co_names)
+    if isinstance(value, types.FunctionType):
+        closure = [_cell(cell) for cell in value.__closure__ or ()]
+        return (_described(value.__code__), _described(value.__defaults__), closure)
+    if isinstance(value, tuple | list):
+        return [_described(item) for item in value]
+    if isinstance(value, frozenset | set):
+        return sorted(map(repr, value))
+    if isinstance(value, Mapping):
+        return [(str(key), _described(item)) for key, item in value.items()]
+    return value if isinstance(value, str | bytes | int | float | bool | None) else type(value).__qualname__
+
+
+def _cell(cell: types.CellType) -> Any:
+    try:
+        held = cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+    return held.__code__.co_code.hex() if isinstance(held, types.FunctionType) else _described(held)
 
 
 def _shown(given: Any, batched: bool) -> str:

@@ -94,6 +94,9 @@ class Result:
             f"{self.history.failures} failed, {self.seconds:.1f} s",
         ]
         lines.append(f"algorithm  {self.algorithm}")
+        first_error = next((error for error in self.history.errors if error), "").strip()
+        if first_error:
+            lines.append(f"1st error  {first_error.splitlines()[-1]}")
         if self.holdout is not None:
             lines.append(f"held-out   {self.holdout.cases} cases, look {self.holdout.looks}")
             width = max(len(row.name) for row in self.holdout.rows)

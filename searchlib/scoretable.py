@@ -33,8 +33,9 @@ def signs(objective: Objective) -> NDArray[np.float64]:
 class ScoreTable:
     """Scores of n candidates on c cases.
 
-    After all chunks are in: ``scores`` (n, c, k), ``values`` (n, objectives) in the objective's own direction,
-    ``secondary`` (n,), ``standard_error`` (n, objectives), ``status`` (n,), ``errors``.
+    After all chunks are in and :meth:`reduce` was called: ``scores`` (n, c, k), ``values`` (n, objectives) in the
+    objective's own direction (NaN where a candidate is not DONE), ``secondary`` (n,), ``standard_error``
+    (n, objectives), ``status`` (n,), ``errors``.
     """
 
     def __init__(self, objective: Objective, candidates: int, cases: int) -> None:
@@ -44,6 +45,7 @@ class ScoreTable:
         self._secondary: NDArray[np.float64] | None = None
         self.status = np.full(candidates, Status.PENDING, np.int8)
         self.errors = [""] * candidates
+        self.values: NDArray[np.float64] = np.full((candidates, len(signs(objective))), np.nan)
 
     def fill(self, chunk_scores: ChunkScores) -> None:
         """Enter one chunk."""
@@ -65,35 +67,45 @@ class ScoreTable:
         """Which candidates have all their scores, shape ``(n,)``."""
         return np.asarray(self.status == Status.DONE)
 
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """Values in the objective's own direction, shape ``(n, objectives)``; NaN where not DONE."""
-        done, objectives = self.done, len(signs(self._objective))
-        values = np.full((len(done), objectives), np.nan)
-        if done.any():
-            reduced = np.asarray(self._objective.aggregate(self.scores if done.all() else self.scores[done]))
-            if reduced.shape != (int(done.sum()), objectives):
-                raise InvalidSettings(
-                    f"{type(self._objective).__name__}.aggregate must return shape ({int(done.sum())}, {objectives}) "
-                    f"(candidates, directions), but returned {reduced.shape}"
-                )
-            values[done] = reduced
-        return values
+    def reduce(self) -> None:
+        """Aggregate the scores of all complete candidates; one whose value is not finite has failed.
+
+        Raises:
+            InvalidSettings: the objective's ``aggregate`` returns another shape than one row per candidate.
+        """
+        done, objectives = self.done, self.values.shape[1]
+        if not done.any():
+            return
+        reduced = np.asarray(self._objective.aggregate(self.scores if done.all() else self.scores[done]))
+        if reduced.shape != (int(done.sum()), objectives):
+            raise InvalidSettings(
+                f"{type(self._objective).__name__}.aggregate must return shape ({int(done.sum())}, {objectives}) "
+                f"(candidates, directions), but returned {reduced.shape}"
+            )
+        self.values[done] = reduced
+        for row in np.flatnonzero(done & ~np.isfinite(self.values).all(axis=1)):
+            self.status[row] = Status.FAILED
+            self.errors[row] = f"the scores reduce to {self.values[row].tolist()}, but a value must be finite"
+            self.values[row] = np.nan
 
     @property
     def secondary(self) -> NDArray[np.float64]:
         """Mean secondary score, shape ``(n,)``; NaN where there is none."""
         if self._secondary is None:
             return np.full(len(self.status), np.nan)
-        return np.asarray(self._secondary.mean(axis=1))
+        secondary = self._secondary.mean(axis=1)
+        secondary[~self.done] = np.nan
+        return np.asarray(secondary)
 
     @property
     def standard_error(self) -> NDArray[np.float64]:
         """Standard error of the values over the cases, shape ``(n, objectives)``; NaN where there is none."""
-        objectives = len(signs(self._objective))
+        objectives = self.values.shape[1]
         if not self._objective.additive or self._cases < 2 or self.scores.shape[2] != objectives:
             return np.full((len(self.status), objectives), np.nan)
-        return np.asarray(self.scores.std(axis=1, ddof=1) / np.sqrt(self._cases))
+        error = self.scores.std(axis=1, ddof=1) / np.sqrt(self._cases)
+        error[~self.done] = np.nan
+        return np.asarray(error)
 
     def _widen(self, k: int) -> None:
         if self.done.any():

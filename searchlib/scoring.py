@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.cases import Cases, Split
+from searchlib.errors import InvalidSettings
 from searchlib.evaluation import Chunk, Evaluator, plan_chunks
 from searchlib.objective import Objective
 from searchlib.scoretable import ScoreTable
@@ -16,6 +18,8 @@ from searchlib.space import Population
 from searchlib.study import StoredBatch, Study
 
 __all__ = ["Scorer"]
+
+logger = logging.getLogger("searchlib")
 
 
 @final
@@ -45,6 +49,7 @@ class Scorer:
             if self._study is not None:
                 self._study.write_chunk(number, scores)
             table.fill(scores)
+        table.reduce()
         return table
 
     def score_finalists(self, rows: Population, split: Split) -> ScoreTable:
@@ -58,19 +63,29 @@ class Scorer:
             return self.score(rows, split, number)
         return self.score(rows, split, stored.number)
 
-    def looks(self) -> int:
-        """How many finalists have been shown the held-out cases."""
-        if self._study is None:
-            return 1
-        return sum(1 for _ in self._study.batches(f"finalists on {Split.HOLDOUT.value}"))
+    def looks(self, except_row: NDArray[Any]) -> int:
+        """How many other finalists have been shown the held-out cases, by this study's file."""
+        assert self._study is not None
+        shown = {batch.population.tobytes() for batch in self._study.batches(f"finalists on {Split.HOLDOUT.value}")}
+        return len(shown - {except_row.tobytes()})
 
-    def score_reference(self, name: str) -> NDArray[np.float64]:
-        """Held-out scores ``(c, k)`` of a reference."""
+    def score_reference(self, name: str) -> NDArray[np.float64] | None:
+        """Held-out scores ``(c, k)`` of a reference; None, and a warning in the log, where it cannot be scored."""
         stored = None if self._study is None else self._study.reference(name, Split.HOLDOUT)
         if stored is not None:
             return stored
         cases = self._cases[Split.HOLDOUT]
-        scores = np.asarray(self._objective.evaluate_reference(name, cases), np.float64).reshape(len(cases), -1)
+        try:
+            scores = np.asarray(self._objective.evaluate_reference(name, cases), np.float64)
+            if scores.shape[:1] != (len(cases),) or not np.isfinite(scores).all():
+                raise InvalidSettings(
+                    f"a reference must give finite scores of shape ({len(cases)},) or ({len(cases)}, k), "
+                    f"but gave {scores!r:.200}"
+                )
+        except Exception:
+            logger.warning("the reference %r is left out:", name, exc_info=True)
+            return None
+        scores = scores.reshape(len(cases), -1)
         if self._study is not None:
             self._study.write_reference(name, Split.HOLDOUT, scores)
         return scores

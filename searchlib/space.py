@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from searchlib.errors import InvalidCandidate, InvalidSettings
 
-__all__ = ["Candidates", "Population", "Space", "StagedSpace", "row_keys", "space_from_json"]
+__all__ = ["Candidates", "Population", "Space", "StagedSpace", "distinct", "row_keys", "space_from_json"]
 
 Population = NDArray[Any]
 
@@ -216,6 +216,14 @@ def row_keys(population: Population) -> list[bytes]:
         return [buffer[start : start + width] for start in range(0, len(buffer), width)] if width else [b""] * len(rows)
     digest = hashlib.blake2b
     return [digest(buffer[start : start + width], digest_size=16).digest() for start in range(0, len(buffer), width)]
+
+
+def distinct(population: Population) -> Population:
+    """The rows without repetitions, each where it came first."""
+    first: dict[bytes, int] = {}
+    for index, key in enumerate(row_keys(population)):
+        first.setdefault(key, index)
+    return population[list(first.values())]
 
 
 def space_from_json(data: Mapping[str, Any]) -> Space:

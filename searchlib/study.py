@@ -8,8 +8,10 @@ nothing from it.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,11 @@ from searchlib.history import History, Told
 from searchlib.holdout import Holdout
 from searchlib.result import Outcome, Result
 from searchlib.space import Population, Space, space_from_json
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two writers still collide on the number of their next batch
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["ASKED", "FORMAT", "StoredBatch", "Study"]
 
@@ -80,8 +87,9 @@ class StoredBatch:
 class Study:
     """One search on file. ``Study.open(path)`` reads it; ``search(..., study=path)`` writes and resumes it."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None = None) -> None:
         self.path = path
+        self._release = None if lock is None else weakref.finalize(self, _unlock, path, lock)
         self._connection = connection
         self._flushed = time.monotonic()
         self._next = -1  # number of the next batch, once it is known
@@ -111,30 +119,49 @@ class Study:
 
         Raises:
             StudyMismatch: the file holds another search; the message lists what differs.
-            StudyBusy: another process is writing.
+            StudyBusy: another search, here or in another process, is writing.
         """
         path = Path(path)
+        lock = _locked(path)
         try:
             connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
         except sqlite3.OperationalError as error:
+            _unlock(path, lock)
             raise StudyError(f"cannot open or create the study {str(path)!r}: {error}") from error
-        study = cls(path, connection)
-        with study._translated():
+        study = cls(path, connection, lock)
+        try:
+            study._prepare(settings, fixed)
+        except BaseException:
+            study.close()
+            raise
+        return study
+
+    def _prepare(self, settings: Mapping[str, Any], fixed: tuple[str, ...]) -> None:
+        connection = self._connection
+        with self._translated():
             new = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             if not new:
-                study._check_format()
+                self._check_format()
             connection.execute("PRAGMA journal_mode=WAL")
             if new:
                 connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
-        if new or not study.settings:
-            study.write_settings(settings)
-        else:
-            study._compare(settings, fixed)
-        return study
+            begun = connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone()
+        if begun:
+            self._compare(settings, fixed)
+        else:  # nothing was evaluated yet, so there is nothing to contradict
+            with self._transaction():
+                connection.execute("DELETE FROM array")
+            self.write_settings(settings)
+
+    def flush(self) -> None:
+        """Bring everything into the one file, so that it can be copied."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Close the file; the object cannot be used any more."""
+        """Close the file; the object cannot be used any more. Nothing happens where it is closed already."""
         self._connection.close()
+        if self._release is not None:
+            self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -383,3 +410,26 @@ class Study:
             raise StudyError(f"cannot read or write the study {name}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise StudyDamaged(f"{name} cannot be read as a study: {error}") from error
+
+
+def _locked(path: Path) -> int:
+    """An exclusive lock beside the file, as an open file descriptor: gone with this process however it ends."""
+    try:
+        lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StudyError(f"cannot open or create the study {str(path)!r}: {error}") from error
+    if fcntl is not None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise StudyBusy(
+                f"another search is writing to {str(path)!r}; stop it (or close() it, if it is in this program), "
+                f"or use another file"
+            ) from error
+    return lock
+
+
+def _unlock(path: Path, lock: int) -> None:
+    Path(f"{path}-lock").unlink(missing_ok=True)
+    os.close(lock)

@@ -46,21 +46,22 @@ def shortlist_values(
     if select:
         table = scorer.score_finalists(rows, Split.SELECT)
         return table.values, table.secondary
-    values, secondary = history.values[positions], history.secondary[positions]
-    unknown = positions < 0  # a recommendation that was never evaluated, such as a distribution's mean
+    # A recommendation that was never told (a distribution's mean), or asked for in a batch that was interrupted.
+    unknown = (positions < 0) | (positions >= len(history))
+    values, secondary = np.full((len(rows), history.objectives), np.nan), np.full(len(rows), np.nan)
+    values[~unknown], secondary[~unknown] = history.values[positions[~unknown]], history.secondary[positions[~unknown]]
     if unknown.any():
         table = scorer.score_finalists(rows[unknown], Split.SEARCH)
         values[unknown], secondary[unknown] = table.values, table.secondary
     return values, secondary
 
 
-def held_out(objective: Objective, scorer: Scorer, row: NDArray[np.generic], seed: int) -> Holdout | None:
-    """Open the held-out cases for the winner and every reference."""
+def held_out(objective: Objective, scorer: Scorer, row: NDArray[np.generic], seed: int, looks: int) -> Holdout | None:
+    """Open the held-out cases for the winner and every reference; this is the look number ``looks``."""
     table = scorer.score_finalists(row[None, :], Split.HOLDOUT)
     if not table.done.all():
         logger.warning("the winner failed on the held-out cases: %s", table.errors[0])
         return None
-    scores = {"best": table.scores[0]}
-    for name in objective.references():
-        scores[name] = scorer.score_reference(name)
-    return compare(objective, scores, np.random.default_rng([seed, 1]), scorer.looks())
+    named = {name: scorer.score_reference(name) for name in objective.references()}
+    scores = {"best": table.scores[0], **{name: found for name, found in named.items() if found is not None}}
+    return compare(objective, scores, np.random.default_rng([seed, 1]), looks)

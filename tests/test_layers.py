@@ -14,6 +14,7 @@ LAYERS = [
     "__init__",
     "report",
     "loop",
+    "spending",
     "winner",
     "scoring",
     "study",
@@ -28,6 +29,7 @@ LAYERS = [
     "cases",
     "budget",
     "space",
+    "arguments",
     "errors",
 ]
 

@@ -245,6 +245,21 @@ def test_ctrl_c_returns_the_best_so_far():
     assert result.value == min(result.history.values[:, 0])
 
 
+def test_an_interrupted_search_is_not_continued_half_way():
+    def function(x):
+        if len(seen) == 30:
+            raise KeyboardInterrupt
+        seen.append(x)
+        return x
+
+    seen: list[float] = []
+    run = Search(function, space=Real(0, 1), budget=100)
+    assert len(list(run)) > 0
+    with pytest.raises(InvalidSettings, match="interrupted within a batch"):
+        next(iter(run))
+    assert run.result().outcome is Outcome.INTERRUPTED
+
+
 def test_the_same_seed_gives_the_same_history_and_another_seed_another():
     digests = [search(Noisy(), budget=120, seed=seed).history.digest for seed in (7, 7, 8)]
     assert digests[0] == digests[1] != digests[2]
@@ -357,6 +372,23 @@ def test_a_finished_study_is_read_back_without_evaluating(tmp_path):
     assert stored.holdout == first.holdout
 
 
+def test_more_budget_goes_on_where_the_first_one_stopped(tmp_path):
+    from searchlib import Stages
+    from searchlib.spaces import ExpertMerges
+
+    def size(matrices):
+        return float(np.abs(matrices.merging).sum())
+
+    settings = {"space": ExpertMerges(2, 4, 2, 2), "study": tmp_path / "s.db"}
+    stages = Stages(RandomSearch(), Evolution(population=6))
+    first = search(size, stages, budget=40, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        more = search(size, stages, budget=80, **settings)
+    assert more.history.evaluations == 80
+    assert np.array_equal(more.history.population[: len(first.history)], first.history.population)
+
+
 def test_a_resumed_study_may_spend_more_and_counts_its_looks(tmp_path):
     first = search(Noisy(), budget=30, study=tmp_path / "s.db")
     more = search(Noisy(), budget=90, study=tmp_path / "s.db")
@@ -390,15 +422,11 @@ def test_another_function_or_space_is_refused(tmp_path):
 
 def test_a_second_writer_is_refused(tmp_path):
     path = tmp_path / "s.db"
-    first, second = (iter(Search(Noisy(), budget=40, batch_size=4, study=path)) for _ in range(2))
+    first = iter(Search(Noisy(), budget=40, batch_size=4, study=path))
     next(first)
-
-    def take_turns():
-        for _ in second:
-            next(first)
-
-    with pytest.raises(StudyBusy, match="another process"):
-        take_turns()
+    with pytest.raises(StudyBusy, match="another search is writing"):
+        Search(Noisy(), budget=40, batch_size=4, study=path)
+    assert len(list(first)) == 9
 
 
 def test_other_proposals_than_on_file_warn_and_the_recorded_ones_are_used(tmp_path):
@@ -481,7 +509,7 @@ def test_an_objective_that_cannot_travel_is_refused_with_the_way_out():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"budget": 0}, "greater than 0.*0"),
+        ({"budget": 0}, "at least 1.*0"),
         ({"budget": 2.5}, "whole number.*2.5"),
         ({"budget": 5, "seed": -1}, "seed.*-1"),
         ({"budget": 5, "batch_size": 0}, "batch_size.*0"),
@@ -529,3 +557,193 @@ def test_history_becomes_a_data_frame():
         frame = search(lambda c: {"a": 1.0, "b": 2.0}[c], space=Categorical(("a", "b")), budget=5).history.to_frame()
     assert isinstance(frame, pandas.DataFrame)
     assert sorted(frame["candidate"]) == ["a", "b"]
+
+
+# found by review ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_result_looks_at_its_own_winner():
+    run = Search(Noisy(), budget=400, batch_size=8)
+    for _ in run:
+        break
+    early = run.result()
+    list(run)
+    late = run.result()
+    assert early.row is not None
+    assert late.row is not None
+    assert early.holdout is not None
+    assert late.holdout is not None
+    assert late.holdout.value - early.holdout.value == pytest.approx(late.row.sum() - early.row.sum())
+    assert (early.holdout.looks, late.holdout.looks) == (1, 2)
+
+
+class Correlated(Noisy):
+    """A value that is undefined for some candidates and some resamples."""
+
+    additive = False
+    direction = "maximize"
+
+    def aggregate(self, scores):
+        values = scores[:, :, 0].mean(axis=1)
+        return np.where(values < 5, np.nan, values)[:, None]
+
+
+def test_a_value_that_is_not_finite_is_a_failed_candidate():
+    run = Search(Correlated(), budget=200)
+    bests = [record.best_value for record in run]
+    assert np.isfinite(bests[-1])
+    failed = run.history.status == Status.FAILED
+    assert failed.any()
+    assert (np.isnan(run.history.values[:, 0]) == failed).all()
+    assert "must be finite" in next(error for error in run.history.errors if error)
+
+
+def test_a_reference_that_fails_is_left_out_and_costs_nothing_else(tmp_path, caplog):
+    class Half(Noisy):
+        def evaluate_reference(self, name, cases):
+            if name == "nothing":
+                raise RuntimeError("no such checkpoint")
+            return np.full(len(cases), np.nan) if self.limit else super().evaluate_reference(name, cases)
+
+    for _ in range(2):
+        result = search(Half(), budget=40, study=tmp_path / "s.db")
+        assert [row.name for row in result.holdout.rows] == ["best"]
+    assert "no such checkpoint" in caplog.text
+    assert "must give finite scores" in caplog.text
+
+
+def test_another_constant_or_name_is_another_function(tmp_path):
+    import functools
+
+    def power(x, exponent=2):
+        return x**exponent
+
+    pairs = [
+        (lambda x: (x - 0.2) ** 2, lambda x: (x - 0.9) ** 2),
+        (lambda x: math.sin(x), lambda x: math.cos(x)),
+        (functools.partial(power, exponent=2), functools.partial(power, exponent=4)),
+    ]
+    for number, (one, other) in enumerate(pairs):
+        search(one, space=Real(0, 1), budget=5, study=tmp_path / f"{number}.db")
+        search(one, space=Real(0, 1), budget=6, study=tmp_path / f"{number}.db")
+        with pytest.raises(StudyMismatch, match="objective"):
+            search(other, space=Real(0, 1), budget=5, study=tmp_path / f"{number}.db")
+
+
+def test_a_dry_run_leaves_a_finished_study_as_it_is(tmp_path):
+    first = search(Noisy(), budget=40, study=tmp_path / "s.db")
+    search(Noisy(), budget=50, study=tmp_path / "s.db", dry_run=True)
+    with Study.open(tmp_path / "s.db") as study:
+        assert study.result().best == first.best
+        assert study.result().outcome is Outcome.EVALUATIONS
+        assert "40" in study.settings["budget"]
+
+
+def test_a_study_is_one_file_once_the_search_has_returned(tmp_path):
+    result = search(Noisy(), budget=40, study=tmp_path / "s.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.db"]
+    assert result.history.evaluations == 40
+    run = Search(Noisy(), budget=40, study=tmp_path / "t.db")
+    list(run)
+    (tmp_path / "copy.db").write_bytes((tmp_path / "t.db").read_bytes())
+    with Study.open(tmp_path / "copy.db") as study:
+        assert study.history().digest == run.history.digest == result.history.digest
+
+
+def test_a_start_that_was_refused_leaves_the_file_free(tmp_path):
+    from searchlib.errors import MissingOperator
+
+    with pytest.raises(MissingOperator):
+        search(lambda x: (x, x), space=Real(0, 1), budget=5, direction=("minimize",) * 2, study=tmp_path / "s.db")
+    assert search(lambda x: x, space=Real(0, 1), budget=5, study=tmp_path / "s.db").history.evaluations == 5
+
+
+def test_an_algorithm_that_refuses_leaves_the_objective_closed():
+    class Refusing(RandomSearch.__mro__[1]):
+        def start(self, problem, rng):
+            raise InvalidSettings("not today")
+
+    objective = Noisy()
+    with pytest.raises(InvalidSettings, match="not today"):
+        search(objective, Refusing(), budget=5)
+    assert objective.entered == 0
+
+
+class Counting(Objective):
+    """Scores how often this very object was entered."""
+
+    space = Real(0, 1)
+    entered = 0
+
+    def __enter__(self):
+        self.entered += 1
+        return self
+
+    def cases(self, split):
+        return Cases((0,)) if split is Split.SEARCH else Cases.none()
+
+    def evaluate(self, candidates, cases):
+        return np.full((len(candidates), 1), float(self.entered))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_process_enters_its_own_objective_once(workers):
+    assert set(search(Counting(), budget=20, workers=workers).history.values[:, 0]) == {1.0}
+
+
+def test_what_a_user_does_to_a_record_does_not_reach_the_history():
+    run = Search(lambda x: x, space=Real(0, 1), budget=40)
+    for record in run:
+        with pytest.raises(ValueError, match="read-only"):
+            record.values[:] = -99
+    assert run.history.values.min() >= 0
+
+
+def test_several_stale_batches_are_no_reason_to_stop_small_ones():
+    result = search(sum, RandomSearch(), space=Binary(6), budget=64, batch_size=1)
+    assert result.history.evaluations == 64
+    assert result.outcome is Outcome.EVALUATIONS
+
+
+def test_duplicates_of_a_failed_candidate_are_no_new_failures():
+    def half(x):
+        if x < 2:
+            raise ValueError("too small")
+        return float(x)
+
+    result = search(half, RandomSearch(), space=Integer(0, 3), budget=10, max_failures=3)
+    assert result.best == 2
+    assert "too small" in str(result)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, None), (1.5, None), (4, 0), (4, -1)])
+def test_chunks_that_cannot_be_are_refused(rows, columns):
+    objective = Noisy()
+    objective.chunk_rows, objective.chunk_cases = rows, columns
+    with pytest.raises(InvalidSettings, match="chunk_"):
+        search(objective, budget=5)
+
+
+@pytest.mark.parametrize(
+    ("ids", "values"), [([], []), ([0.7], [1.0]), (["x"], [1.0]), ([0], ["high"]), ([0, 1], [1.0])]
+)
+def test_a_tell_that_makes_no_sense_is_refused(ids, values):
+    run = Search(space=Real(0, 1), budget=10)
+    run.ask(3)
+    with pytest.raises(InvalidTell):
+        run.tell(ids, values)
+    assert len(run.history) == 0
+
+
+def test_numpy_whole_numbers_are_whole_numbers(tmp_path):
+    eight = np.int64(8)
+    result = search(Noisy(), budget=eight, batch_size=eight, workers=np.int64(1), seed=eight, study=tmp_path / "s.db")
+    assert result.history.evaluations == 8
+
+
+def test_the_short_list_holds_distinct_candidates():
+    run = Search(lambda x: float(x), RandomSearch(), space=Integer(0, 5), budget=6, direction="maximize")
+    list(run)
+    assert run._run is not None
+    assert run._run.recommend(6)[:, 0].tolist() == [5, 4, 3, 2, 1, 0]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Evidence, Status
 from searchlib.errors import InvalidSettings
-from searchlib.space import Population, Space
+from searchlib.space import Population, Space, distinct
 
 __all__ = ["Archive", "Pool"]
 
@@ -44,8 +44,8 @@ class Archive:
     """The ``capacity`` best candidates told so far, sorted by value, then secondary score, then id.
 
     With ``secondary_weight`` w, what counts as the value is value + w · secondary (a smoother rank than a value of
-    few levels, such as an accuracy over a hundred cases). Told evidence waits until :meth:`settle`, so the order of tells between two asks has no effect. Failed and
-    infeasible candidates never enter.
+    few levels, such as an accuracy over a hundred cases). Told evidence waits until :meth:`settle`, so the order of
+    tells between two asks has no effect. Failed and infeasible candidates never enter.
     """
 
     def __init__(self, space: Space, capacity: int, secondary_weight: float = 0.0) -> None:
@@ -83,6 +83,10 @@ class Archive:
         values = np.asarray(evidence.values[:, 0])
         return values + self._weight * np.nan_to_num(evidence.secondary) if self._weight else values
 
+    def best(self, n: int) -> Population:
+        """The ``n`` best distinct members, shape ``(m, d)``."""
+        return distinct(self.population)[:n].copy()
+
     def pool(self, pool: Pool) -> Population:
         """The members that ``pool`` admits, best first, shape ``(m, d)``."""
         if not len(self):
@@ -90,11 +94,7 @@ class Archive:
         admitted = min(pool.at_least, len(self))
         if pool.margin > 0:
             admitted = max(admitted, int(np.searchsorted(self.values, self.values[0] + pool.margin, side="right")))
-        while admitted < len(self) and self._ties(admitted - 1, admitted):
-            admitted += 1
-        return self.population[:admitted]
-
-    def _ties(self, first: int, second: int) -> bool:
-        same = self.values[first] == self.values[second]
-        a, b = self.secondary[first], self.secondary[second]
-        return bool(same and (a == b or (math.isnan(a) and math.isnan(b))))
+        last = self.secondary[admitted - 1]
+        ties = (self.secondary == last) | (np.isnan(self.secondary) & math.isnan(last))
+        ties &= self.values == self.values[admitted - 1]
+        return self.population[: 1 + int(np.flatnonzero(ties)[-1])]

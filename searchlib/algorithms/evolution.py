@@ -10,6 +10,7 @@ import numpy as np
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.algorithms.archive import Archive, Pool
+from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings
 from searchlib.space import Population, row_keys
 
@@ -60,8 +61,10 @@ class Evolution(Algorithm):
 
     def __post_init__(self) -> None:
         for name in ("population", "offspring", "archive"):
-            if getattr(self, name) < 1:
-                raise InvalidSettings(f"Evolution({name}=…) must be at least 1, but is {getattr(self, name)}")
+            object.__setattr__(self, name, whole_number(f"Evolution({name}=…)", getattr(self, name), 1))
+        for name in ("mutation_pool", "crossover_pool"):
+            if not isinstance(getattr(self, name), Pool):
+                raise InvalidSettings(f"Evolution({name}=…) must be a Pool(…), but is {getattr(self, name)!r}")
         if not 0 <= self.secondary_weight < math.inf:
             raise InvalidSettings(f"Evolution(secondary_weight=…) must be 0 or more, but is {self.secondary_weight}")
         if not 0 <= self.crossover_rate <= 1:
@@ -101,7 +104,7 @@ class _EvolutionRun(Run):
 
     def recommend(self, n: int) -> Population:
         self._archive.settle()
-        return self._archive.population[:n].copy()
+        return self._archive.best(n)
 
     def _initial(self, n: int) -> Population:
         seeds, self._seeds = self._seeds[:n], self._seeds[n:]

@@ -86,7 +86,7 @@ class _NevergradRun(Run):
 
     def recommend(self, n: int) -> Population:
         self._settle()
-        best = self._archive.population[:n].copy()
+        best = self._archive.best(n)
         if not len(best):
             return best
         with warnings.catch_warnings():

@@ -52,4 +52,4 @@ class _RandomRun(Run):
 
     def recommend(self, n: int) -> Population:
         self._archive.settle()
-        return self._archive.population[:n].copy()
+        return self._archive.best(n)

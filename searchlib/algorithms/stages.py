@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.errors import InvalidSettings, MissingOperator
-from searchlib.space import Population, StagedSpace, row_keys
+from searchlib.space import Population, StagedSpace, distinct, row_keys
 
 __all__ = ["Stages"]
 
@@ -73,9 +73,8 @@ class _StagedRun(Run):
         self._settings, self._problem, self._space, self._rng = settings, problem, space, rng
         self._limit = settings.evaluations(problem)
         seeds, exact = space.restrict(problem.first_rows)
-        self._later_seeds = problem.first_rows[~exact]
         self._first: Run = settings.first.start(
-            replace(problem, space=space.first, seeds=_distinct(seeds[exact]), evaluations=self._limit), rng
+            replace(problem, space=space.first, seeds=distinct(seeds[exact]), evaluations=self._limit), rng
         )
         self._second: Run | None = None
         self._archive: list[Evidence] = []
@@ -111,21 +110,20 @@ class _StagedRun(Run):
         if self._problem.evaluations is not None:
             left = max(1, self._problem.evaluations - self._asked)
         second = self._settings.second.start(
-            replace(self._problem, seeds=self._later_seeds, evaluations=left), self._rng
+            replace(self._problem, seeds=self._seeds_left(), evaluations=left), self._rng
         )
         for evidence in self._archive:
             second.tell(replace(evidence, ids=_strangers(evidence.ids)))
         self._archive = []
         return second
 
+    def _seeds_left(self) -> Population:
+        """The seeds that the first stage did not get to: those off its space, and those it had no budget for."""
+        seeds = self._space.canonical(self._problem.first_rows)
+        told = {key for evidence in self._archive for key in row_keys(self._space.canonical(evidence.population))}
+        return seeds[[key not in told for key in row_keys(seeds)]]
+
 
 def _strangers(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Ids under which another run's candidates are injected: negative, and distinct for distinct ids."""
     return np.where(ids >= 0, -1 - ids, ids)
-
-
-def _distinct(population: Population) -> Population:
-    first: dict[bytes, int] = {}
-    for index, key in enumerate(row_keys(population)):
-        first.setdefault(key, index)
-    return population[list(first.values())]

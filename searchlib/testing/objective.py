@@ -54,7 +54,8 @@ def check_objective(
         rows = _rows(objective, np.random.default_rng(seed), candidates)
         scores = _scores(objective, rows, part)
         _check_cells(objective, rows, part, scores, tolerance)
-        _check_ends(objective, scores)
+        _check_aggregate(objective, rows, part)
+        _check_references(objective)
     with objective:
         again = _scores(objective, rows, part)
         expect(_close(again, scores, tolerance), f"{name} scores differently after it was closed and opened again")
@@ -117,10 +118,15 @@ def _check_splits(objective: Objective) -> None:
             seen[case] = split
 
 
-def _check_ends(objective: Objective, scores: NDArray[np.float64]) -> None:
-    k = scores.shape[2] if objective.cases(Split.SEARCH) else 1
-    values = objective.aggregate(scores[:, :, : max(1, k - 1)])
-    expect(np.shape(values)[0] == len(scores), "aggregate must return one row per candidate")
+def _check_aggregate(objective: Objective, rows: Population, cases: Cases) -> None:
+    given = objective.evaluate(Candidates(objective.space, rows), cases)
+    table = np.asarray(given.values if isinstance(given, Scores) else given, np.float64)
+    shape = np.shape(objective.aggregate(table.reshape(len(rows), len(cases), -1)))
+    expected = (len(rows), len(signs(objective)))
+    expect(shape == expected, f"aggregate of {type(objective).__name__} must return shape {expected}, not {shape}")
+
+
+def _check_references(objective: Objective) -> None:
     holdout = objective.cases(Split.HOLDOUT)
     for name in objective.references() if len(holdout) else ():
         part = holdout.take(range(min(3, len(holdout))))

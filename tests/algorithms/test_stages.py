@@ -54,6 +54,15 @@ def test_seeds_off_the_coarse_space_wait_for_the_second_stage():
     assert place == 24
 
 
+def test_seeds_that_the_first_stage_had_no_budget_for_start_the_second():
+    rows = SPACE.embed(SPACE.first.sample(np.random.default_rng(1), 6))
+    seeds = [SPACE.decode(row) for row in rows]
+    for share in (0.0, 0.05, 0.5):
+        stages = Stages(Evolution(population=3), Evolution(population=8), share=share)
+        told = set(row_keys(search(discrepancy, stages, space=SPACE, budget=40, seeds=seeds).history.population))
+        assert set(row_keys(SPACE.canonical(rows))) <= told
+
+
 def test_a_plain_space_is_refused_by_name():
     with pytest.raises(MissingOperator, match=r"StagedSpace.*Binary\(n=4\)"):
         search(sum, STAGES, space=Binary(4), budget=5)

@@ -362,23 +362,6 @@ def test_scoring_leaves_the_model_and_the_random_state_alone(model, tokenizer, p
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
-    [
-        (lambda: Case("abc", ""), "the answer must not be empty, but it is for the prompt 'abc'"),
-        (lambda: Case("abc", ()), "the answer must not be empty"),
-        (lambda: Case("abc", "x", ("y", "z")), "the answer must be one of the options ('y', 'z'), but is 'x'"),
-        (lambda: Case("abc", "x", ("x", "y", "x")), "options must differ from each other, but 'x' occurs twice"),
-        (lambda: Case("abc", "x", ("x",)), "options must be at least two answers, none empty, but got ('x',)"),
-        (lambda: Case("abc", "x", ("x", "")), "options must be at least two answers, none empty"),
-        (lambda: Case(5, "x"), "prompt must be a string or a sequence of token ids, but is 5"),
-    ],
-)
-def test_a_case_that_cannot_be_meant_is_refused(make, sentence):
-    with pytest.raises(InvalidSettings, match=re.escape(sentence)):
-        make()
-
-
-@pytest.mark.parametrize(
     ("cases", "settings", "sentence"),
     [
         ([], {}, "cases must not be empty"),

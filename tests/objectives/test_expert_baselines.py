@@ -16,7 +16,9 @@ from searchlib.objectives.expert_baselines import (  # noqa: E402
     random_subsets,
     soft_activation,
 )
-from searchlib.objectives.moe_layers import MoeModel, RouterStatistics, one_hot_matrices  # noqa: E402
+from searchlib.objectives.expert_matrices import one_hot_matrices  # noqa: E402
+from searchlib.objectives.moe_model import MoeModel  # noqa: E402
+from searchlib.objectives.router_statistics import RouterStatistics  # noqa: E402
 
 E = 6
 SHARED = {

@@ -13,8 +13,9 @@ transformers = pytest.importorskip("transformers")
 from safetensors import safe_open  # noqa: E402
 
 from searchlib.errors import InvalidSettings, UnsupportedModel  # noqa: E402
+from searchlib.objectives.expert_matrices import one_hot_matrices  # noqa: E402
 from searchlib.objectives.expert_plan import ExpertPlan  # noqa: E402
-from searchlib.objectives.moe_layers import MoeModel, one_hot_matrices  # noqa: E402
+from searchlib.objectives.moe_model import MoeModel  # noqa: E402
 
 E = 8
 SHARED = {
@@ -234,33 +235,6 @@ def test_router_and_experts_may_be_pruned_differently(tokens, tmp_path):
     torch.testing.assert_close(logits(loaded, tokens), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_merging_without_pruning_keeps_the_expert_groups(tokens, tmp_path):
-    model = build("deepseek-v3")
-    identity = one_hot_matrices([range(E)] * 2, E)
-    noise = np.random.default_rng(0).normal(scale=0.1, size=identity.shape).astype(np.float32)
-    plan, expected = search_result(model, tokens, {"router": identity, "merging": identity + noise, "top_k": 2})
-    assert plan.save_pretrained(model, tmp_path) is True
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    assert (loaded.config.n_group, loaded.config.topk_group) == (4, 2)
-    torch.testing.assert_close(logits(loaded, tokens), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_a_grouped_router_cannot_keep_a_single_expert(tokens):
-    model = build("deepseek-v3")
-    plan, _ = search_result(model, tokens, pruned(keep=1, top_k=1))
-    assert "needs two experts at least" in plan.stock_obstacle(model)
-
-
-def test_obstacles_are_sentences(tokens):
-    for family in UNSLICEABLE:
-        model = build(family)
-        plan, _ = search_result(model, tokens, pruned())
-        assert "does not renormalize its top-k weights" in plan.stock_obstacle(model)
-    model = build()
-    plan, _ = search_result(model, tokens, dense())
-    assert "dense router mapping acts after the softmax" in plan.stock_obstacle(model)
-
-
 def test_quantized_experts_are_pruned_by_the_router_alone(tokens):
     model = build()
     plan, expected = search_result(model, tokens, pruned())
@@ -273,15 +247,6 @@ def test_quantized_experts_are_pruned_by_the_router_alone(tokens):
     plan.apply(model)
     torch.testing.assert_close(logits(model, tokens), expected, atol=1e-5, rtol=1e-5)
     assert [parameter.data_ptr() for parameter in model.parameters()] == places
-
-
-def test_half_precision_models_keep_their_type(tokens, tmp_path):
-    model = build().to(torch.bfloat16)
-    plan, expected = search_result(model, tokens, merged())
-    assert plan.save_pretrained(model, tmp_path) is True
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
-    torch.testing.assert_close(logits(loaded, tokens), expected, atol=0.02, rtol=0.02)
 
 
 def test_a_plan_survives_its_file(tmp_path):

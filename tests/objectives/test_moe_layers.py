@@ -1,70 +1,17 @@
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from searchlib.errors import InvalidSettings, UnsupportedModel  # noqa: E402
-from searchlib.objectives.moe_layers import (  # noqa: E402
-    MoeModel,
-    RoutingRule,
-    consecutive_groups,
-    merge_experts,
-    one_hot_matrices,
-)
+from searchlib.errors import UnsupportedModel  # noqa: E402
+from searchlib.objectives.moe_layers import find_config_field, find_moe_layers  # noqa: E402
+from searchlib.objectives.routing_rule import RoutingRule  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("_one_thread")
 
 E = 8
-SHARED = {
-    "vocab_size": 48,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_experts_per_tok": 2,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": 0,
-}
-QWEN3 = SHARED | {"intermediate_size": 48, "moe_intermediate_size": 24, "num_experts": E, "head_dim": 8}
-DEEPSEEK = SHARED | {
-    "num_key_value_heads": 4,
-    "intermediate_size": 40,
-    "moe_intermediate_size": 24,
-    "n_routed_experts": E,
-    "n_shared_experts": 1,
-    "first_k_dense_replace": 1,
-    "q_lora_rank": 16,
-    "kv_lora_rank": 16,
-    "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 8,
-    "v_head_dim": 8,
-}
-GROUPED = {"n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5}
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "mixtral": ("Mixtral", SHARED | {"intermediate_size": 48, "num_local_experts": E}),
-    "qwen2-moe": (
-        "Qwen2Moe",
-        SHARED
-        | {
-            "intermediate_size": 48,
-            "moe_intermediate_size": 24,
-            "shared_expert_intermediate_size": 40,
-            "num_experts": E,
-            "mlp_only_layers": [0],
-        },
-    ),
-    "qwen3-moe": ("Qwen3Moe", QWEN3 | {"norm_topk_prob": True}),
-    "qwen3-moe-unnormalized": ("Qwen3Moe", QWEN3 | {"norm_topk_prob": False}),
-    "olmoe": ("Olmoe", SHARED | {"intermediate_size": 24, "num_experts": E}),
-    "deepseek-v2": ("DeepseekV2", DEEPSEEK),
-    "deepseek-v2-groups": ("DeepseekV2", DEEPSEEK | GROUPED | {"topk_method": "group_limited_greedy"}),
-    "deepseek-v3": ("DeepseekV3", DEEPSEEK | GROUPED),
-    "granite": ("GraniteMoe", SHARED | {"intermediate_size": 24, "num_local_experts": E}),
-}
 RULES = {
     "mixtral": RoutingRule("softmax", True),
     "qwen2-moe": RoutingRule("softmax", False),
@@ -79,444 +26,46 @@ RULES = {
 CONFIG_FIELDS = {"mixtral": "num_local_experts", "qwen2-moe": "num_experts", "deepseek-v3": "n_routed_experts"}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tensors this small lose more to waiting threads than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def build(family, dtype=torch.float32, **changes):
-    """A tiny model whose routers and experts are far from their small default weights."""
-    name, settings = FAMILIES[family]
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**settings | changes)
-    model = getattr(transformers, f"{name}ForCausalLM")(config)
-    with torch.no_grad():
-        for path, parameter in model.named_parameters():
-            if path.endswith(("gate.weight", "router.weight")):
-                parameter.normal_()
-            elif ".experts." in path:
-                parameter.normal_(std=0.3)
-        for path, buffer in model.named_buffers():
-            if path.endswith("e_score_correction_bias"):
-                buffer.normal_(std=0.3)
-    return model.to(dtype).eval()
-
-
-@pytest.fixture
-def mixtral():
-    return build("mixtral")
-
-
-@pytest.fixture
-def tokens():
-    return torch.randint(1, 48, (4, 9), generator=torch.Generator().manual_seed(1))
-
-
-def logits(model, tokens):
-    with torch.no_grad():
-        return model(tokens).logits
-
-
-def dense_matrices(groups, keep, seed=0):
-    rng = np.random.default_rng(seed)
-    return (np.eye(E)[:keep] + 0.1 * rng.normal(size=(groups, keep, E))).astype(np.float32)
-
-
-def state_of(model):
-    """Everything that must be the same after the context: values, memory, hooks, numbers, modes."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    plain = {
-        (name, key): value
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, (bool, int, float, str))
-    }
-    hooks = {
-        name: (len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in model.named_modules()
-    }
-    return tensors, {key: t.data_ptr() for key, t in tensors.items()}, plain, hooks, model.get_experts_implementation()
-
-
-def snapshot(model):
-    tensors, *rest = state_of(model)
-    return {key: tensor.detach().clone() for key, tensor in tensors.items()}, tensors, rest
-
-
-def assert_untouched(model, before):
-    values, objects, rest = before
-    tensors, *now = state_of(model)
-    assert tensors.keys() == values.keys()
-    for key, value in values.items():
-        assert tensors[key] is objects[key], key
-        assert torch.equal(tensors[key], value), key
-    assert now == rest
-
-
-def reference_block(layer, hidden, router, merging, top_k):
-    """Equations 5 and 6 for one layer, token by token and slot by slot."""
-    rule = layer.rule
-    gate_up = torch.einsum("ke,eab->kab", merging, layer.experts.gate_up_proj.detach())
-    down = torch.einsum("ke,eab->kab", merging, layer.experts.down_proj.detach())
-    output = torch.zeros_like(hidden)
-    for number, state in enumerate(hidden):
-        scores = layer.router.weight.detach() @ state
-        scores = scores.softmax(0) if rule.scoring == "softmax" else scores.sigmoid()
-        mapped = router @ scores
-        choice = mapped if layer.correction is None else router @ (scores + layer.correction)
-        slots = choice.argsort(descending=True)[:top_k]
-        weights = mapped[slots].clamp_min(0)
-        weights = rule.scaling * (weights / weights.sum() if rule.renormalize else weights)
-        for slot, weight in zip(slots, weights, strict=True):
-            gate, up = (gate_up[slot] @ state).chunk(2)
-            output[number] += weight * (down[slot] @ (torch.nn.functional.silu(gate) * up))
-    return output
-
-
-def routed_output(layer, hidden):
-    _, weights, index = layer.router(hidden)
-    return layer.experts(hidden, index, weights)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_found_by_structure(family):
-    model = build(family)
-    before = snapshot(model)
-    moe = MoeModel(model)
+def test_every_family_is_found_by_structure(family, build):
+    layers = find_moe_layers(build(family))
     dense = 1 if family.startswith("deepseek") or family == "qwen2-moe" else 0
-    assert [layer.number for layer in moe.layers] == list(range(dense, 3))
-    assert (moe.experts, moe.top_k) == (E, 2)
-    assert {layer.rule for layer in moe.layers} == {RULES[family]}
-    assert moe.config_field is not None
-    assert getattr(model.config, moe.config_field) == E
-    assert moe.config_field == CONFIG_FIELDS.get(family, moe.config_field)
-    assert (moe.layers[0].correction is not None) == (family == "deepseek-v3")
-    assert_untouched(model, before)
+    assert [layer.number for layer in layers] == list(range(dense, 3))
+    assert {layer.rule for layer in layers} == {RULES[family]}
+    assert (layers[0].correction is not None) == (family == "deepseek-v3")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_identity_matrices_leave_the_outputs_alone(family, tokens):
+def test_the_field_for_the_number_of_experts_is_found(family, build):
     model = build(family)
-    expected = logits(model, tokens)
-    identity = one_hot_matrices([range(E)], E)
-    with MoeModel(model) as moe:
-        groups = [0] * len(moe.layers)
-        assert torch.equal(logits(model, tokens), expected)
-        moe.apply(identity, identity, groups)
-        torch.testing.assert_close(logits(model, tokens), expected, atol=1e-6, rtol=0)
-        # A factor that is not 1 in single precision takes the dense path.
-        moe.apply(identity, identity * np.float32(1.000001), groups)
-        torch.testing.assert_close(logits(model, tokens), expected, atol=1e-5, rtol=0)
-        assert moe.merges == len(moe.layers)
-    assert torch.equal(logits(model, tokens), expected)
-
-
-@pytest.mark.parametrize("lazy", [False, True])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_merged_layers_equal_a_plain_loop(family, lazy):
-    model = build(family)
-    hidden = torch.randn(12, 32, generator=torch.Generator().manual_seed(2))
-    with MoeModel(model, lazy=lazy) as moe:
-        layers = len(moe.layers)
-        router, merging = dense_matrices(layers, 5, seed=1), dense_matrices(layers, 5, seed=2)
-        pairs = list(zip(torch.from_numpy(router), torch.from_numpy(merging), strict=True))
-        expected = [reference_block(layer, hidden, *pair, 3) for layer, pair in zip(moe.layers, pairs, strict=True)]
-        moe.apply(router, merging, range(layers), top_k=3)
-        with torch.no_grad():
-            for layer, output in zip(moe.layers, expected, strict=True):
-                torch.testing.assert_close(routed_output(layer, hidden), output, atol=1e-4, rtol=1e-4)
-                assert output.abs().max() > 0.1
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_pruned_layers_equal_a_plain_loop_and_move_no_weights(family):
-    model = build(family)
-    hidden = torch.randn(12, 32, generator=torch.Generator().manual_seed(2))
-    with MoeModel(model) as moe:
-        layers = len(moe.layers)
-        router = one_hot_matrices([[6, 1, 3]] * layers, E)
-        merging = one_hot_matrices([[2, 1, 7]] * layers, E)
-        pairs = list(zip(torch.from_numpy(router), torch.from_numpy(merging), strict=True))
-        places = [weight.data_ptr() for layer in moe.layers for weight in layer.weights()]
-        expected = [reference_block(layer, hidden, *pair, 2) for layer, pair in zip(moe.layers, pairs, strict=True)]
-        moe.apply(router, merging)
-        with torch.no_grad():
-            for layer, output in zip(moe.layers, expected, strict=True):
-                torch.testing.assert_close(routed_output(layer, hidden), output, atol=1e-4, rtol=1e-4)
-        assert [weight.data_ptr() for layer in moe.layers for weight in layer.weights()] == places
-        assert moe.merges == 0
-
-
-def test_pruning_mixtral_equals_slicing_it_physically(mixtral, tokens):
-    kept = [[0, 3, 5, 6], [7, 2, 1, 4], [1, 2, 3, 0]]
-    sliced = build("mixtral", num_local_experts=4)
-    state = mixtral.state_dict()
-    for number, index in enumerate(kept):
-        for name in ("gate.weight", "experts.gate_up_proj", "experts.down_proj"):
-            key = f"model.layers.{number}.mlp.{name}"
-            state[key] = state[key][index]
-    sliced.load_state_dict(state)
-    matrices = one_hot_matrices(kept, E)
-    with MoeModel(mixtral) as moe:
-        moe.apply(matrices, matrices)
-        assert (logits(mixtral, tokens) - logits(sliced, tokens)).abs().max() < 1e-5
-        moe.apply(matrices, matrices, top_k=1)
-        for layer in sliced.model.layers:
-            layer.mlp.gate.top_k = 1
-        assert (logits(mixtral, tokens) - logits(sliced, tokens)).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("family", ["mixtral", "deepseek-v3"])
-def test_fewer_active_experts_equal_a_model_loaded_so(family, tokens, tmp_path):
-    model = build(family)
-    model.save_pretrained(tmp_path)
-    loaded = type(model).from_pretrained(tmp_path, num_experts_per_tok=1).eval()
-    expected = logits(loaded, tokens)
-    assert not torch.allclose(expected, logits(model, tokens))
-    identity = one_hot_matrices([range(E)], E)
-    with MoeModel(model) as moe:
-        moe.identity(top_k=1)
-        torch.testing.assert_close(logits(model, tokens), expected, atol=1e-5, rtol=0)
-        moe.apply(identity, identity, [0] * len(moe.layers), top_k=1)
-        torch.testing.assert_close(logits(model, tokens), expected, atol=1e-5, rtol=0)
-        moe.identity()
-        assert torch.equal(logits(model, tokens), logits(build(family), tokens))
-
-
-@pytest.mark.parametrize("implementation", ["eager", "grouped_mm"])
-def test_lazy_merging_is_bit_identical_to_materialized_merging(mixtral, tokens, implementation):
-    mixtral.set_experts_implementation(implementation)
-    router, merging = dense_matrices(3, 4, seed=1), dense_matrices(3, 4, seed=2)
-    with MoeModel(mixtral) as moe:
-        moe.apply(router, merging)
-        expected = logits(mixtral, tokens)
-    before = snapshot(mixtral)
-    with MoeModel(mixtral, lazy=True) as moe:
-        full = logits(mixtral, tokens)
-        moe.apply(router, merging)
-        assert torch.equal(logits(mixtral, tokens), expected)
-        assert moe.merges == 3
-        moe.identity()
-        assert torch.equal(logits(mixtral, tokens), full)
-    assert_untouched(mixtral, before)
-
-
-@pytest.mark.parametrize("lazy", [False, True])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_leaving_the_context_restores_every_bit(family, lazy, tokens):
-    model = build(family).train()
-    model.model.layers[0].eval()
-    before = snapshot(model)
-    with MoeModel(model, lazy=lazy) as moe:
-        assert not any(module.training for module in model.modules())
-        dense = dense_matrices(len(moe.layers), 4)
-        moe.apply(dense, dense)
-        merged = logits(model, tokens)
-        moe.identity(top_k=1)
-        assert not torch.allclose(logits(model, tokens), merged)
-    assert_untouched(model, before)
-
-
-@pytest.mark.parametrize("lazy", [False, True])
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_exception_inside_forward_restores_every_bit(mixtral, tokens, error, lazy):
-    def explode(module, arguments, output):
-        raise error("inside forward")
-
-    before = snapshot(mixtral)
-    dense = dense_matrices(3, 4)
-    handles = []
-
-    def run():
-        with MoeModel(mixtral, lazy=lazy) as moe:
-            moe.apply(dense, dense)
-            handles.append(moe.layers[1].experts.get_submodule("act_fn").register_forward_hook(explode))
-            mixtral(tokens)
-
-    with pytest.raises(error, match="inside forward"):
-        run()
-    for handle in handles:
-        handle.remove()
-    assert len(handles) == 1
-    assert_untouched(mixtral, before)
-
-
-def test_an_interrupted_merge_is_done_again(mixtral, tokens, monkeypatch):
-    dense = dense_matrices(3, 4)
-    before = snapshot(mixtral)
-    with MoeModel(mixtral) as moe:
-        moe.apply(dense, dense)
-        expected = logits(mixtral, tokens)
-        moe.apply(2 * dense, 2 * dense)
-        with monkeypatch.context() as patch:
-            patch.setattr(torch, "mm", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-            with pytest.raises(KeyboardInterrupt):
-                moe.apply(dense, dense)
-        moe.apply(dense, dense)
-        assert torch.equal(logits(mixtral, tokens), expected)
-    assert_untouched(mixtral, before)
-
-
-def test_only_changed_groups_are_merged_again(mixtral, tokens):
-    dense = dense_matrices(2, 4)
-    groups = [0, 0, 1]
-    with MoeModel(mixtral) as moe:
-        moe.apply(dense, dense, groups)
-        assert moe.merges == 3
-        first = logits(mixtral, tokens)
-        moe.apply(dense.copy(), dense.copy(), groups)
-        assert moe.merges == 3
-        changed = dense.copy()
-        changed[1, 0, 0] += 0.5
-        moe.apply(dense, changed, groups)
-        assert moe.merges == 4
-        moe.apply(changed, changed, groups)
-        assert moe.merges == 4
-        moe.identity()
-        moe.apply(dense, changed, groups)
-        assert moe.merges == 4
-        moe.apply(dense, dense, groups)
-        assert moe.merges == 5
-        assert torch.equal(logits(mixtral, tokens), first)
-
-
-def test_the_caller_may_reuse_its_arrays(mixtral, tokens):
-    dense = dense_matrices(3, 4)
-    with MoeModel(mixtral, lazy=True) as moe:
-        moe.apply(dense, dense)
-        expected = logits(mixtral, tokens)
-        dense[:] = 0
-        assert torch.equal(logits(mixtral, tokens), expected)
-
-
-def test_slots_may_change_in_number(mixtral, tokens):
-    with MoeModel(mixtral) as moe:
-        results = []
-        for keep in (4, 2, 4):
-            moe.apply(dense_matrices(3, keep), dense_matrices(3, keep))
-            results.append(logits(mixtral, tokens))
-        assert torch.equal(results[0], results[2])
-        assert not torch.allclose(results[0], results[1])
-
-
-@pytest.mark.parametrize("lazy", [False, True])
-def test_generation_and_router_logits_work_while_applied(mixtral, tokens, lazy):
-    dense = dense_matrices(3, 4)
-    with MoeModel(mixtral, lazy=lazy) as moe:
-        full = mixtral.generate(tokens[:, :4], max_new_tokens=5, do_sample=False)
-        moe.apply(dense, dense)
-        merged = mixtral.generate(tokens[:, :4], max_new_tokens=5, do_sample=False)
-        with torch.no_grad():
-            router_logits = mixtral(tokens, output_router_logits=True).router_logits
-        # Greedy decoding with a cache must agree with one pass over its own output.
-        assert torch.equal(logits(mixtral, merged)[:, 3:-1].argmax(-1), merged[:, 4:])
-    assert merged.shape == (4, 9)
-    assert not torch.equal(full, merged)
-    assert [tuple(part.shape) for part in router_logits] == [(36, E)] * 3
-
-
-@pytest.mark.parametrize("lazy", [False, True])
-def test_half_precision_models_merge_in_their_own_type(tokens, lazy):
-    dense = dense_matrices(3, 4)
-    with MoeModel(build("mixtral")) as moe:
-        moe.apply(dense, dense)
-        expected = logits(moe.model, tokens)
-    model = build("mixtral", torch.bfloat16)
-    before = snapshot(model)
-    with MoeModel(model, lazy=lazy) as moe, torch.inference_mode():
-        moe.apply(dense, dense)
-        output = logits(model, tokens)
-        assert output.dtype == torch.bfloat16
-        # Close on average only: single tokens may be routed differently after rounding.
-        error = (output.float() - expected).abs()
-        assert error.median() < 0.1 * expected.abs().median()
-    assert_untouched(model, before)
-
-
-def test_offloaded_experts_are_merged_lazily(mixtral, tokens):
-    accelerate = pytest.importorskip("accelerate")
-    dense, pruned = dense_matrices(3, 4), one_hot_matrices([[0, 1, 2, 3]] * 3, E)
-    full = logits(mixtral, tokens)
-    expected = []
-    with MoeModel(mixtral) as moe:
-        for matrices in (dense, pruned):
-            moe.apply(matrices, matrices)
-            expected.append(logits(mixtral, tokens))
-    accelerate.cpu_offload(mixtral, execution_device=torch.device("cpu"))
-    assert {parameter.device.type for parameter in mixtral.parameters()} == {"meta"}
-    with MoeModel(mixtral, lazy=True) as moe:
-        for matrices, output in zip((dense, pruned), expected, strict=True):
-            moe.apply(matrices, matrices)
-            assert torch.equal(logits(mixtral, tokens), output)
-    with MoeModel(mixtral) as moe:
-        moe.apply(pruned, pruned)
-        assert torch.equal(logits(mixtral, tokens), expected[1])
-        with pytest.raises(InvalidSettings, match=r"can only be merged with MoeModel\(…, lazy=True\)"):
-            moe.apply(dense, dense)
-    assert torch.equal(logits(mixtral, tokens), full)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_merging_rounds_once(dtype):
-    torch.manual_seed(0)
-    weight = torch.randn(E, 40, 24).to(dtype)
-    matrix = dense_matrices(1, 4)[0]
-    exact = torch.einsum("ke,eab->kab", torch.from_numpy(matrix).to(dtype).double(), weight.double())
-    merged = merge_experts(weight, matrix)
-    # Within 1 % of half a unit in the last place: the exact sum, rounded once, up to single-precision accumulation.
-    half_unit = 2.0 ** (exact.abs().log2().floor()) * torch.finfo(dtype).eps / 2
-    assert ((merged.double() - exact).abs() <= half_unit * 1.01 + 1e-6).all()
-    step_by_step = torch.zeros(4, 40, 24, dtype=dtype)
-    for expert in range(E):
-        step_by_step += torch.from_numpy(matrix[:, expert]).to(dtype)[:, None, None] * weight[expert]
-    assert (step_by_step.double() - exact).abs().mean() > 1.5 * (merged.double() - exact).abs().mean()
-
-
-def test_negative_and_vanishing_scores_are_guarded():
-    scores = torch.tensor([[0.5, 0.3, 0.2]]).log()
-    rule = RoutingRule("softmax", True)
-    weights, slots = rule.route(scores, 2, torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, -1, 0]]))
-    assert sorted(slots[0].tolist()) == [1, 2]
-    assert weights[0].tolist() == [1, 0]
-    weights, _ = rule.route(scores, 2, torch.tensor([[-1.0, 0, 0], [0, -1, 0]]))
-    assert weights[0].tolist() == [0.5, 0.5]
-    weights, _ = RoutingRule("softmax", False).route(scores, 2, torch.tensor([[-1.0, 0, 0], [0, -1, 0]]))
-    assert weights[0].tolist() == [0, 0]
-
-
-def test_unnormalized_routers_keep_the_share_of_the_softmax():
-    scores = torch.tensor([[0.9, 0.06, 0.04]]).log()
-    weights, _ = RoutingRule("softmax", False).route(scores, 2, torch.tensor([1, 2]))
-    torch.testing.assert_close(weights, torch.tensor([[0.06, 0.04]]))
-
-
-def test_batched_mm_is_not_used_on_a_processor(mixtral, tokens):
-    mixtral.set_experts_implementation("batched_mm")
-    before = snapshot(mixtral)
-    with MoeModel(mixtral):
-        assert mixtral.get_experts_implementation()[""] == "grouped_mm"
-    assert_untouched(mixtral, before)
-    mixtral.set_experts_implementation("eager")
-    with MoeModel(mixtral):
-        assert mixtral.get_experts_implementation()[""] == "eager"
+    experts = find_moe_layers(model)[0].experts
+    field = find_config_field(model.config, experts, "num_experts")
+    assert field is not None
+    assert getattr(model.config, field) == E
+    assert field == CONFIG_FIELDS.get(family, field)
 
 
 def test_transposed_experts_are_refused_with_a_sentence():
-    config = transformers.GptOssConfig(**SHARED, intermediate_size=24, num_local_experts=E, head_dim=8)
+    config = transformers.GptOssConfig(
+        num_hidden_layers=1,
+        hidden_size=32,
+        intermediate_size=24,
+        vocab_size=48,
+        num_local_experts=E,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        pad_token_id=0,
+    )
     model = transformers.GptOssForCausalLM(config)
     with pytest.raises(UnsupportedModel, match=r"model\.layers\.0\.mlp: its experts GptOssExperts store transposed"):
-        MoeModel(model)
+        find_moe_layers(model)
 
 
 def test_dense_models_are_refused_with_a_sentence():
     config = transformers.LlamaConfig(
-        **{key: value for key, value in SHARED.items() if "expert" not in key}, intermediate_size=48
+        num_hidden_layers=1, hidden_size=32, intermediate_size=48, num_attention_heads=4, vocab_size=48
     )
     with pytest.raises(UnsupportedModel, match="LlamaForCausalLM has no mixture-of-experts layer"):
-        MoeModel(transformers.LlamaForCausalLM(config))
+        find_moe_layers(transformers.LlamaForCausalLM(config))
 
 
 def test_a_router_that_no_rule_reproduces_is_refused(mixtral):
@@ -528,118 +77,4 @@ def test_a_router_that_no_rule_reproduces_is_refused(mixtral):
 
     router.forward = forward
     with pytest.raises(UnsupportedModel, match=r"model\.layers\.1\.mlp: no known scoring rule .* MixtralTopKRouter"):
-        MoeModel(mixtral)
-
-
-def test_layers_of_different_size_are_refused(mixtral):
-    mixtral.model.layers[2].mlp.gate.top_k = 3
-    with pytest.raises(UnsupportedModel, match=r"same number of active experts, 2 as in .*got model\.layers\.2\.mlp 3"):
-        MoeModel(mixtral)
-
-
-def test_quantized_experts_can_be_pruned_but_not_merged(mixtral, tokens):
-    dense, pruned = dense_matrices(3, 4), one_hot_matrices([[0, 1, 2, 3]] * 3, E)
-    with MoeModel(mixtral) as moe:
-        moe.apply(pruned, pruned)
-        expected = logits(mixtral, tokens)
-    for layer in mixtral.model.layers:
-        layer.mlp.experts.down_proj.quant_state = "4 bit"
-    with MoeModel(mixtral) as moe:
-        moe.apply(pruned, pruned)
-        assert torch.equal(logits(mixtral, tokens), expected)
-        with pytest.raises(
-            UnsupportedModel, match=r"mlp: experts can be pruned but not merged: down_proj is quantized"
-        ):
-            moe.apply(pruned, dense)
-        assert torch.equal(logits(mixtral, tokens), expected)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"top_k": 5}, r"top_k must lie between 1 and the number of slots \(4\), got 5"),
-        ({"router": np.ones((3, 4, 7), np.float32)}, r"router must have the shape \(groups, keep, 8\).*\(3, 4, 7\)"),
-        ({"merging": np.ones((3, 3, 8), np.float32)}, r"merging must have the shape .*got \(3, 3, 8\)"),
-        ({"router": np.full((3, 4, 8), np.nan)}, "router must hold finite numbers"),
-        ({"layer_groups": [0, 1]}, "one integer for each of 3 layers"),
-        ({"layer_groups": [0, 1, 3]}, "every group from 0 to 2"),
-    ],
-)
-def test_impossible_matrices_are_refused_before_anything_changes(mixtral, tokens, arguments, message):
-    dense = dense_matrices(3, 4)
-    valid = {"router": dense, "merging": dense, "layer_groups": [0, 1, 2]}
-    with MoeModel(mixtral) as moe:
-        expected = logits(mixtral, tokens)
-        with pytest.raises(InvalidSettings, match=message):
-            moe.apply(**valid | arguments)
-        assert torch.equal(logits(mixtral, tokens), expected)
-        moe.apply(**valid)
-
-
-def test_wrong_use_of_the_context_is_refused(mixtral):
-    moe = MoeModel(mixtral)
-    dense = dense_matrices(3, 4)
-    with pytest.raises(InvalidSettings, match="only inside the context"):
-        moe.apply(dense, dense)
-    with moe:
-        with pytest.raises(InvalidSettings, match="open already"):
-            moe.__enter__()
-        moe.apply(dense, dense)
-        with pytest.raises(UnsupportedModel, match="to match its router"):
-            MoeModel(mixtral)
-        with pytest.raises(InvalidSettings, match=r"between 1 and the number of experts \(8\), got 9"):
-            moe.identity(top_k=9)
-    with moe:
-        moe.apply(dense, dense)
-
-
-def test_consecutive_groups_follow_the_paper():
-    assert consecutive_groups(32, 4).tolist() == [0] * 8 + [1] * 8 + [2] * 8 + [3] * 8
-    assert np.bincount(consecutive_groups(26, 4)).tolist() == [7, 6, 7, 6]
-    with pytest.raises(InvalidSettings, match="between 1 and 3 layer groups, got 4"):
-        consecutive_groups(3, 4)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_statistics_equal_those_of_the_router_itself(family, tokens):
-    model = build(family)
-    mask = torch.ones_like(tokens)
-    mask[1, :4] = 0
-    valid = mask.bool()
-    with MoeModel(model) as moe:
-        records: list[list[Any]] = [[] for _ in moe.layers]
-        handles = [
-            layer.router.register_forward_hook(lambda _, __, output, store=store: store.append(output))
-            for layer, store in zip(moe.layers, records, strict=True)
-        ]
-        dense = dense_matrices(len(moe.layers), 4)
-        moe.apply(dense, dense)
-        statistics = moe.statistics([{"input_ids": tokens, "attention_mask": mask}])
-        for handle in handles:
-            handle.remove()
-    assert statistics.tokens == 32
-    for number, store in enumerate(records):
-        scores, _, index = store[0]
-        assert store[0][1].shape[-1] == 2
-        scores = scores.float().softmax(-1) if RULES[family].scoring == "softmax" else scores.float().sigmoid()
-        chosen = torch.bincount(index[valid.reshape(-1)].reshape(-1), minlength=E)
-        assert statistics.frequency[number].tolist() == chosen.tolist()
-        np.testing.assert_allclose(statistics.soft[number], scores[valid.reshape(-1)].sum(0).numpy(), rtol=1e-5)
-        assert statistics.inputs[number].shape == (32, 32)
-        assert statistics.logits[number].shape == (32, E)
-
-
-def test_calibration_tokens_are_bounded_and_evenly_spaced(mixtral, tokens):
-    with MoeModel(mixtral) as moe:
-        every = moe.statistics([{"input_ids": tokens}, {"input_ids": tokens}])
-        some = moe.statistics(lambda: [mixtral(input_ids=tokens) for _ in range(2)], sequences=5, tokens=15)
-    assert np.array_equal(every.frequency, some.frequency)
-    assert every.tokens == some.tokens == 72
-    positions = np.concatenate([9 * row + np.array([0, 4, 8]) for row in range(5)])
-    assert torch.equal(some.inputs[1], every.inputs[1][positions])
-    assert torch.equal(some.logits[1], every.logits[1][positions])
-
-
-def test_statistics_of_nothing_are_refused(mixtral):
-    with MoeModel(mixtral) as moe, pytest.raises(InvalidSettings, match="at least one forward pass"):
-        moe.statistics([])
+        find_moe_layers(mixtral)

@@ -1,0 +1,113 @@
+"""Speed: searchlib against the released expert search, other engines and the memory's own limit.
+
+Every figure is a ratio against the obvious alternative, measured in the same run, the two taking turns. Ratios are of
+CPU seconds, which other jobs on the computer disturb least; the wall clock's are in the table beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from benchmarks import speed_apply, speed_candidates, speed_engine
+from benchmarks.small_mixtral import SMOKE_STEPS
+from benchmarks.speed_apply import Applied, ApplySize
+from benchmarks.speed_candidates import GENERATE, PREFILL, CandidatesSize, Scored
+from benchmarks.speed_clock import claim_at_least, claim_at_most, threads
+from benchmarks.speed_engine import EngineSize
+from benchmarks.table import Table
+
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
+
+DESCRIPTION = "time and memory of applying, scoring and proposing candidates, against the obvious alternatives"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much is measured; ``repetitions`` at least, more where there are more seeds."""
+
+    apply: ApplySize
+    candidates: CandidatesSize
+    engine: EngineSize
+    repetitions: int = 5
+
+
+_TINY = ApplySize(2, hidden=32, intermediate=48, candidates=8, dtype=torch.float32)
+PRESETS: Mapping[str, Preset] = {
+    "smoke": Preset(_TINY, CandidatesSize(SMOKE_STEPS, "extremes", 32, 40, 2), EngineSize(2_000, 500), repetitions=2),
+    "small": Preset(ApplySize(1), CandidatesSize(), EngineSize()),
+    "paper": Preset(ApplySize(2), CandidatesSize(candidates=402, generated=20), EngineSize()),
+    # All of Mixtral 8x7B: 45 billion weights, of which the released way needs two and a half copies.
+    "full": Preset(ApplySize(32), CandidatesSize(candidates=402, generated=20), EngineSize()),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this benchmark."""
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads (%(default)s, as a search)")
+    parser.add_argument(
+        "--layers", type=int, metavar="N", help="Mixtral layers to apply candidates to; each takes 7 GB at the peak"
+    )
+
+
+def run(arguments: argparse.Namespace) -> Table:
+    """Run the benchmark; every repetition is another seed."""
+    preset = PRESETS[arguments.preset]
+    repetitions = max(preset.repetitions, arguments.seeds)
+    size = preset.apply if arguments.layers is None else replace(preset.apply, layers=arguments.layers)
+    table = Table("speed", arguments.preset, repetitions)
+    # The engine comes first: the large model leaves a process behind that is slower to get memory.
+    engines = speed_engine.measure(table, preset.engine, repetitions)
+    imports = speed_engine.import_seconds(table)
+    with threads(arguments.threads):
+        scored = speed_candidates.measure(table, preset.candidates, repetitions)
+        applied = speed_apply.measure(table, size, scored.histories)
+    _claim_sanity(table, applied, scored, preset.candidates.cases, size.dtype)
+    if arguments.preset != "smoke":
+        _claim_applying(table, applied)
+        _claim_scoring(table, scored)
+        _claim_engine(table, engines)
+        best = min(imports)
+        table.claim("importing searchlib costs little more than numpy", value=best, bound=0.15, n=len(imports),
+                    test="CPU seconds, the best of them", holds=best <= 0.15)  # fmt: skip
+    return table
+
+
+def _claim_sanity(table: Table, applied: Applied, scored: Scored, cases: int, dtype: torch.dtype) -> None:
+    rounding = 8 * torch.finfo(dtype).eps  # the released way rounds after each of eight additions, searchlib once
+    near_tie = 1 / cases  # between two tokens, which may fall either way
+    limits = {
+        "both ways merge to the same weights, in units of the largest": (applied.difference, rounding),
+        "both ways, and generating, say the same accuracy": (scored.difference, near_tie),
+    }
+    for sentence, (value, bound) in limits.items():
+        table.claim(sentence, value=value, bound=bound, n=table.seeds, test="largest difference", holds=value <= bound)
+
+
+def _claim_applying(table: Table, applied: Applied) -> None:
+    for phase, bound in zip(speed_apply.PHASES, (10, 3, 3), strict=True):
+        theirs, ours = (applied.cpu_seconds[phase, method] for method in ("released way", "searchlib"))
+        sentence = f"applying a candidate ({phase}) is at least {bound} times as fast as the released way"
+        claim_at_least(table, sentence, theirs, ours, bound, "CPU seconds")
+    if applied.lazy_layers is not None:
+        value = applied.lazy_layers
+        table.claim("merging lazily, forward pass included, takes at most one layer of extra memory", value=value,
+                    bound=1, n=1, test="peak resident memory, in layers", holds=value <= 1)  # fmt: skip
+
+
+def _claim_scoring(table: Table, scored: Scored) -> None:
+    ours = scored.cpu_seconds["searchlib"]
+    for method in (GENERATE, PREFILL):
+        sentence = f"a search scores candidates at least twice as fast as the {method}"
+        claim_at_least(table, sentence, scored.cpu_seconds[method], ours, 2, "CPU seconds")
+
+
+def _claim_engine(table: Table, engines: Mapping[str, Mapping[str, list[float]]]) -> None:
+    ours = engines["searchlib"]["cpu"]
+    claim_at_most(table, "the engine costs at most 10 µs per candidate", ours, 10, "CPU microseconds")
+    journal = engines["searchlib, journal"]["wall"]
+    claim_at_most(table, "with a journal it costs at most 50 µs per candidate", journal, 50, "microseconds")
+    claim_at_least(table, "the engine is faster than pymoo's", engines["pymoo GA"]["cpu"], ours, 1, "CPU seconds")

@@ -1,0 +1,69 @@
+"""What a search has spent of its budget, and what is left for the next batch."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+from searchlib.budget import Budget
+from searchlib.result import Outcome
+
+__all__ = ["Spending"]
+
+#: Duplicates in a row after which the algorithm has nothing more to say: so many, and so many full batches.
+_STALE, _STALE_BATCHES = 1000, 20
+
+
+@final
+class Spending:
+    """Counts what a search uses up.
+
+    Attributes:
+        evaluations: distinct candidates evaluated.
+        cells: scores computed.
+        cost: in the objective's own unit.
+        seconds: wall-clock time in batches.
+        best: best value so far, minimized; infinite before the first.
+    """
+
+    def __init__(self, budget: Budget, sign: float, batch_size: int, space_size: float) -> None:
+        self._budget, self._sign = budget, sign
+        self._batch_size, self._space_size = batch_size, space_size
+        self.evaluations = self.cells = self._stale = 0
+        self.cost = self.seconds = 0.0
+        self.best = math.inf
+
+    @property
+    def best_value(self) -> float:
+        """Best value so far in the objective's own direction; NaN before the first."""
+        return math.nan if math.isinf(self.best) else self._sign * self.best
+
+    def add(self, candidates: int, duplicates: int, cells: int, cost: float) -> None:
+        """Count a batch."""
+        self.evaluations += candidates
+        self.cells += cells
+        self.cost += cost
+        self._stale = 0 if candidates else self._stale + duplicates
+
+    def outcome(self, known: int) -> Outcome:
+        """Why the search is over, or RUNNING; ``known`` distinct candidates have been seen."""
+        budget = self._budget
+        spent = (
+            (Outcome.EVALUATIONS, self.evaluations, budget.evaluations),
+            (Outcome.CELLS, self.cells, budget.cells),
+            (Outcome.COST, self.cost, budget.cost),
+            (Outcome.SECONDS, self.seconds, budget.seconds),
+        )
+        for outcome, used, limit in spent:
+            if limit is not None and used >= limit:
+                return outcome
+        if budget.target is not None and self.best <= self._sign * budget.target:
+            return Outcome.TARGET
+        if known >= self._space_size:
+            return Outcome.EXHAUSTED
+        return Outcome.NOTHING_NEW if self._stale >= max(_STALE, _STALE_BATCHES * self._batch_size) else Outcome.RUNNING
+
+    def allowance(self) -> int:
+        """How many candidates the next batch may have while the search is running."""
+        limit = self._budget.evaluations
+        return self._batch_size if limit is None else min(self._batch_size, limit - self.evaluations)
