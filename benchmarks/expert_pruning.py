@@ -157,10 +157,13 @@ def _references(preset: Preset, setting: Setting) -> dict[str, list[float]]:
     """Held-out accuracies of what needs no search; several for "random"."""
     with small_objective(preset, setting, compare_with=None) as objective:
         cases = objective.cases(Split.HOLDOUT)
-        found = {name: [float(objective.evaluate_reference(name, cases).mean())] for name in objective.references()}
-        if "random" in found:
-            found["random"] = [float(objective.score(kept, cases)[0].mean()) for kept in objective.random_draws()]
-        return found
+
+        def draws(name: str) -> list[float]:
+            if name != "random":
+                return [float(objective.evaluate_reference(name, cases).mean())]
+            return [float(objective.score(kept, cases)[0].mean()) for kept in objective.random_draws()]
+
+        return {name: draws(name) for name in objective.references()}
 
 
 def _searched(preset: Preset, setting: Setting, method: str, seed: int) -> Outcome:

@@ -195,7 +195,8 @@ def load(
     Raises:
         InvalidSettings: ``steps`` or ``stop_at`` is out of range.
     """
-    recipe = Recipe(steps=steps, seed=seed)
+    # A short run takes seconds on one thread; on two it would take minutes while other work keeps the cores busy.
+    recipe = Recipe(steps=steps, seed=seed, threads=1 if steps < HALF_WAY else 2)
     step = steps if stop_at is None else stop_at
     if steps < 1 or not 1 <= step <= steps:
         raise InvalidSettings(f"steps must be at least 1 and stop_at in 1..steps, but got steps={steps}, {stop_at=}")

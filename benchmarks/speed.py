@@ -100,9 +100,12 @@ def _claim_applying(table: Table, applied: Applied) -> None:
 
 def _claim_scoring(table: Table, scored: Scored) -> None:
     ours = scored.cpu_seconds["searchlib"]
-    for method in (GENERATE, PREFILL):
-        sentence = f"a search scores candidates at least twice as fast as the {method}"
-        claim_at_least(table, sentence, scored.cpu_seconds[method], ours, 2, "CPU seconds")
+    sentence = f"a search scores candidates at least twice as fast as the {GENERATE}"
+    claim_at_least(table, sentence, scored.cpu_seconds[GENERATE], ours, 2, "CPU seconds")
+    # The release generates. Lent this library's scoring by one prefill, what remains of its overhead is less than the
+    # forward pass itself, which both then share.
+    sentence = f"it is still faster than the {PREFILL}, which borrows our scoring"
+    claim_at_least(table, sentence, scored.cpu_seconds[PREFILL], ours, 1, "CPU seconds")
 
 
 def _claim_engine(table: Table, engines: Mapping[str, Mapping[str, list[float]]]) -> None:

@@ -4,9 +4,10 @@ Source: imagination-research/EEP at 39df572 (``configs/search/search.yml``, ``op
 ``search_utils.py``), the code behind arXiv 2407.00945. One child per iteration, an archive of everything evaluated,
 no tie-break but a shuffle, no seeds, the best training accuracy wins.
 
-Three faults of the release are not copied: group names that match no layer (all layers shared one matrix pair), an
-endless loop where there are fewer distinct candidates than initial ones, and a final choice on a development split
-that always picked the first.
+Candidates are scored by whatever is passed in; through this library's models, negative mapped router scores count as
+zero, where the release divides by sums that may nearly cancel. Three faults of the release are not copied: group names
+that match no layer (all layers shared one matrix pair), an endless loop where there are fewer distinct candidates than
+initial ones, and a final choice on a development split that always picked the first.
 """
 
 from __future__ import annotations

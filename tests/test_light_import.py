@@ -50,6 +50,6 @@ def test_a_search_runs_without_any_optional_library():
                 sys.modules[name] = None
         from searchlib import search
         from searchlib.spaces import Binary
-        print(search(sum, Binary(5), budget=32, direction="maximize").value)
+        print(search(sum, space=Binary(5), budget=32, direction="maximize").value)
     """)
     assert done.stdout.strip() == "5.0", done.stderr

@@ -1,7 +1,8 @@
-"""Tiny mixture-of-experts models of many families, for the tests of this folder."""
+"""Tiny mixture-of-experts models of many families, and a tiny tokenizer, for the tests of this folder."""
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import pytest
@@ -107,3 +108,28 @@ def mixtral(build):
 def tokens():
     torch = pytest.importorskip("torch")
     return torch.randint(1, 48, (4, 9), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer():
+    """A function that makes a tokenizer of letters."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+
+    def make(*, template: str | None = None, merges: bool = False):
+        """One token per character (per pair ``ab`` too, with merges); ``template`` dresses what it encodes."""
+        words = ["<pad>", "</s>", "<s>", "<unk>", " ", "ab", *string.ascii_lowercase]
+        vocabulary = {word: i for i, word in enumerate(words)}
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+        pattern = tokenizers.Regex("ab|." if merges else ".")
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(pattern, behavior="isolated")
+        tokenizer.decoder = tokenizers.decoders.Fuse()
+        if template:
+            tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+                single=template, special_tokens=[("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
+            )
+        return transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", bos_token="<s>", unk_token="<unk>"
+        )
+
+    return make

@@ -8,17 +8,6 @@ from searchlib.errors import InvalidSettings
 from searchlib.objectives.answer_cases import Case, answer_tokens, end_token, option_tokens, prompt_tokens
 
 
-class Letters:
-    """A tokenizer of one token per letter, and one for the pair ``ab``; it begins texts with 2 and ends them with 1."""
-
-    def __call__(self, text, add_special_tokens=True):
-        ids = [3 if piece == "ab" else ord(piece) for piece in re.findall("ab|.", text)]
-        return {"input_ids": [2, *ids, 1] if add_special_tokens else ids}
-
-    def get_vocab(self):
-        return {"</s>": 1}
-
-
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -28,7 +17,7 @@ class Letters:
         (lambda: Case("abc", "x", ("x", "y", "x")), "options must differ from each other, but 'x' occurs twice"),
         (lambda: Case("abc", "x", ("x",)), "options must be at least two answers, none empty, but got ('x',)"),
         (lambda: Case("abc", "x", ("x", "")), "options must be at least two answers, none empty"),
-        (lambda: Case(5, "x"), "prompt must be a string or a sequence of token ids, but is 5"),
+        (lambda: Case(5, "x"), "prompt must be a string or a sequence of token ids, but is 5"),  # type: ignore[arg-type]
     ],
 )
 def test_a_case_that_cannot_be_meant_is_refused(make, sentence):
@@ -36,26 +25,40 @@ def test_a_case_that_cannot_be_meant_is_refused(make, sentence):
         make()
 
 
-def test_a_prompt_begins_as_the_tokenizer_lets_it_and_is_never_closed():
-    assert prompt_tokens(Letters(), "xy") == (2, ord("x"), ord("y"))
+@pytest.mark.parametrize(
+    ("template", "begin"), [(None, ()), ("<s> $A", (2,)), ("<s> $A </s>", (2,)), ("$A </s>", ())], ids=repr
+)
+def test_the_prompt_begins_as_the_tokenizer_lets_it_and_is_never_closed(make_tokenizer, template, begin):
+    letters = tuple(make_tokenizer()("xyz")["input_ids"])
+    assert prompt_tokens(make_tokenizer(template=template), "xyz") == begin + letters
     assert prompt_tokens(None, (7, 8)) == (7, 8)
 
 
-def test_an_answer_continues_its_prompt_and_is_tokenized_alone_where_they_merge():
-    assert answer_tokens(Letters(), "x", "abc") == (3, ord("c"))
-    assert answer_tokens(Letters(), "xa", "bc") == (ord("b"), ord("c"))
+def test_an_answer_that_merges_with_the_prompt_is_tokenized_alone(make_tokenizer):
+    tokenizer = make_tokenizer(merges=True)
+    assert tokenizer("xab")["input_ids"] == [29, 5]
+    assert answer_tokens(tokenizer, "xa", "bc") == (7, 8)
+    assert answer_tokens(tokenizer, "x", "abc") == (5, 8)
     assert answer_tokens(None, (7,), (8, 9)) == (8, 9)
 
 
-def test_options_are_ended_only_where_one_begins_another():
-    apart, nested = Case("x", "y", ("y", "z")), Case("x", "y", ("y", "yz"))
-    assert option_tokens(Letters(), 0, apart, end=1) == [(ord("y"),), (ord("z"),)]
-    assert option_tokens(Letters(), 0, nested, end=1) == [(ord("y"), 1), (ord("y"), ord("z"), 1)]
-    with pytest.raises(InvalidSettings, match="case 5 has an option 'y' that is the beginning of 'yz'"):
-        option_tokens(Letters(), 5, nested)
+def test_options_are_ended_only_where_one_begins_another(make_tokenizer):
+    tokenizer = make_tokenizer()
+    x, y = tokenizer("xy")["input_ids"]
+    apart, nested = Case("a", "x", ("x", "y")), Case("a", "x", ("x", "xy"))
+    assert option_tokens(tokenizer, 0, apart, end=1) == [(x,), (y,)]
+    assert option_tokens(tokenizer, 0, nested, end=1) == [(x, 1), (x, y, 1)]
+    with pytest.raises(InvalidSettings, match="case 5 has an option 'x' that is the beginning of 'xy'"):
+        option_tokens(tokenizer, 5, nested)
 
 
-def test_an_end_token_is_an_id_or_a_single_token():
-    assert [end_token(Letters(), end) for end in (9, "</s>", "ab", "x")] == [9, 1, 3, ord("x")]
+def test_an_end_token_is_an_id_or_a_single_token(make_tokenizer):
+    tokenizer = make_tokenizer()
+    assert [end_token(tokenizer, end) for end in (9, "</s>", "x")] == [9, 1, tokenizer("x")["input_ids"][0]]
     with pytest.raises(InvalidSettings, match="end must be a single token, but 'xy' is the 2 tokens"):
-        end_token(Letters(), "xy")
+        end_token(tokenizer, "xy")
+
+
+def test_strings_without_a_tokenizer_are_refused():
+    with pytest.raises(InvalidSettings, match="a case given as a string needs a tokenizer, but there is none for 'a'"):
+        prompt_tokens(None, "a")

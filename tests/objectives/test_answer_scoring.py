@@ -12,29 +12,11 @@ from searchlib.errors import InvalidSettings
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
 
 from searchlib.objectives.answer_scoring import AnswerScorer, Case  # noqa: E402
 
 END = "</s>"
 LETTERS = string.ascii_lowercase
-
-
-def make_tokenizer(*, template: str | None = None, merges: bool = False):
-    """One token per character (per pair ``ab`` too, with merges); ``template`` dresses what it encodes."""
-    words = ["<pad>", END, "<s>", "<unk>", " ", "ab", *LETTERS]
-    vocabulary = {word: i for i, word in enumerate(words)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
-    pattern = tokenizers.Regex("ab|." if merges else ".")
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(pattern, behavior="isolated")
-    tokenizer.decoder = tokenizers.decoders.Fuse()
-    if template:
-        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-            single=template, special_tokens=[("<s>", vocabulary["<s>"]), (END, vocabulary[END])]
-        )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token=END, bos_token="<s>", unk_token="<unk>"
-    )
 
 
 SIZES = {
@@ -78,7 +60,7 @@ def make_qwen_moe():
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer(make_tokenizer):
     return make_tokenizer()
 
 
@@ -158,9 +140,9 @@ def test_the_loss_is_the_mean_negative_log_likelihood_per_answer_token(model, to
 def option_cases(longest: int) -> list[Case]:
     cases = []
     for i, prompt in enumerate(random_words(40, 1, 15, seed=7)):
-        options = random_words(4, 1, longest, seed=100 + i)
+        words = random_words(4, 1, longest, seed=100 + i)
         # no option may begin another one: give each its own first letter
-        options = tuple(dict.fromkeys("abcd"[j] + option[1:] for j, option in enumerate(options)))
+        options = tuple(dict.fromkeys("abcd"[j] + option[1:] for j, option in enumerate(words)))
         cases.append(Case(prompt, options[i % len(options)], options))
     return cases
 
@@ -270,24 +252,6 @@ def test_token_ids_score_as_their_strings_do(model, tokenizer, produced):
     )
 
 
-@pytest.mark.parametrize(
-    ("template", "begin"), [(None, []), ("<s> $A", [2]), (f"<s> $A {END}", [2]), (f"$A {END}", [])], ids=repr
-)
-def test_the_prompt_begins_as_the_tokenizer_lets_it_and_is_never_closed(model, template, begin):
-    scorer = AnswerScorer(model, make_tokenizer(template=template), [Case("xyz", "uv")])
-    expected = begin + [make_tokenizer()(text)["input_ids"][0] for text in "xyzu"]
-    assert next(scorer.inputs())["input_ids"].tolist() == [expected]
-
-
-def test_an_answer_that_merges_with_the_prompt_is_tokenized_alone(model):
-    tokenizer = make_tokenizer(merges=True)
-    assert tokenizer("xab")["input_ids"] == [29, 5]
-    apart = AnswerScorer(model, tokenizer, [Case("xa", "bc")])
-    assert next(apart.inputs())["input_ids"].tolist() == [[29, 6, 7]]
-    continued = AnswerScorer(model, tokenizer, [Case("x", "abc")])
-    assert next(continued.inputs())["input_ids"].tolist() == [[29, 5]]
-
-
 def test_a_metric_function_gets_what_greedy_generation_says(model, tokenizer, produced):
     heard = {}
 
@@ -382,11 +346,6 @@ def test_settings_that_cannot_be_meant_are_refused(model, tokenizer, cases, sett
 
 def test_the_longest_case_that_fits_is_scored(model, tokenizer):
     assert np.isfinite(AnswerScorer(model, tokenizer, [Case("a" * 60, "bcdef")]).score()[1]).all()
-
-
-def test_strings_without_a_tokenizer_are_refused(model):
-    with pytest.raises(InvalidSettings, match="a case given as a string needs a tokenizer, but there is none for 'a'"):
-        AnswerScorer(model, None, [Case("a", "b")])
 
 
 def test_a_model_in_training_mode_is_refused(tokenizer):

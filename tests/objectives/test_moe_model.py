@@ -55,31 +55,6 @@ def assert_untouched(model, before):
     assert now == rest
 
 
-def reference_block(layer, hidden, router, merging, top_k):
-    """Equations 5 and 6 for one layer, token by token and slot by slot."""
-    rule = layer.rule
-    gate_up = torch.einsum("ke,eab->kab", merging, layer.experts.gate_up_proj.detach())
-    down = torch.einsum("ke,eab->kab", merging, layer.experts.down_proj.detach())
-    output = torch.zeros_like(hidden)
-    for number, state in enumerate(hidden):
-        scores = layer.router.weight.detach() @ state
-        scores = scores.softmax(0) if rule.scoring == "softmax" else scores.sigmoid()
-        mapped = router @ scores
-        choice = mapped if layer.correction is None else router @ (scores + layer.correction)
-        slots = choice.argsort(descending=True)[:top_k]
-        weights = mapped[slots].clamp_min(0)
-        weights = rule.scaling * (weights / weights.sum() if rule.renormalize else weights)
-        for slot, weight in zip(slots, weights, strict=True):
-            gate, up = (gate_up[slot] @ state).chunk(2)
-            output[number] += weight * (down[slot] @ (torch.nn.functional.silu(gate) * up))
-    return output
-
-
-def routed_output(layer, hidden):
-    _, weights, index = layer.router(hidden)
-    return layer.experts(hidden, index, weights)
-
-
 def test_the_model_is_described_and_left_alone_until_the_context(family, build):
     model = build(family)
     before = snapshot(model)
@@ -104,40 +79,6 @@ def test_identity_matrices_leave_the_outputs_alone(family, tokens, build):
         torch.testing.assert_close(logits(model, tokens), expected, atol=1e-5, rtol=0)
         assert moe.merges == len(moe.layers)
     assert torch.equal(logits(model, tokens), expected)
-
-
-@pytest.mark.parametrize("lazy", [False, True])
-def test_merged_layers_equal_a_plain_loop(family, lazy, build):
-    model = build(family)
-    hidden = torch.randn(12, 32, generator=torch.Generator().manual_seed(2))
-    with MoeModel(model, lazy=lazy) as moe:
-        layers = len(moe.layers)
-        router, merging = dense_matrices(layers, 5, seed=1), dense_matrices(layers, 5, seed=2)
-        pairs = list(zip(torch.from_numpy(router), torch.from_numpy(merging), strict=True))
-        expected = [reference_block(layer, hidden, *pair, 3) for layer, pair in zip(moe.layers, pairs, strict=True)]
-        moe.apply(router, merging, range(layers), top_k=3)
-        with torch.no_grad():
-            for layer, output in zip(moe.layers, expected, strict=True):
-                torch.testing.assert_close(routed_output(layer, hidden), output, atol=1e-4, rtol=1e-4)
-                assert output.abs().max() > 0.1
-
-
-def test_pruned_layers_equal_a_plain_loop_and_move_no_weights(family, build):
-    model = build(family)
-    hidden = torch.randn(12, 32, generator=torch.Generator().manual_seed(2))
-    with MoeModel(model) as moe:
-        layers = len(moe.layers)
-        router = one_hot_matrices([[6, 1, 3]] * layers, E)
-        merging = one_hot_matrices([[2, 1, 7]] * layers, E)
-        pairs = list(zip(torch.from_numpy(router), torch.from_numpy(merging), strict=True))
-        places = [weight.data_ptr() for layer in moe.layers for weight in layer.weights()]
-        expected = [reference_block(layer, hidden, *pair, 2) for layer, pair in zip(moe.layers, pairs, strict=True)]
-        moe.apply(router, merging)
-        with torch.no_grad():
-            for layer, output in zip(moe.layers, expected, strict=True):
-                torch.testing.assert_close(routed_output(layer, hidden), output, atol=1e-4, rtol=1e-4)
-        assert [weight.data_ptr() for layer in moe.layers for weight in layer.weights()] == places
-        assert moe.merges == 0
 
 
 def test_pruning_mixtral_equals_slicing_it_physically(mixtral, tokens, build):
