@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
@@ -20,10 +18,12 @@ from numpy.typing import NDArray
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
 from searchlib.algorithms.evolution import Evolution
 from searchlib.arguments import whole_number
+from searchlib.asked import Asked
 from searchlib.budget import Budget
 from searchlib.cases import Split
+from searchlib.description import FIXED, describe
 from searchlib.duplicates import Known, told
-from searchlib.errors import EvaluationFailed, InvalidSettings, InvalidTell, StudyMismatch
+from searchlib.errors import EvaluationFailed, InvalidSettings, StudyMismatch
 from searchlib.evaluation import Evaluator
 from searchlib.history import History, Told
 from searchlib.holdout import Holdout
@@ -39,11 +39,6 @@ from searchlib.winner import best_of, held_out, shortlist_values
 __all__ = ["Search", "search"]
 
 logger = logging.getLogger("searchlib")
-
-#: Settings that decide the history; a study refuses to resume when one of them differs.
-_FIXED = (
-    "space", "direction", "objective", "cases", "algorithm", "seed", "batch_size", "chunk", "threads", "given_seeds"
-)  # fmt: skip
 
 
 @final
@@ -120,8 +115,12 @@ class Search:
         self.algorithm: Algorithm = Evolution() if algorithm is None else algorithm
         self._given = _encoded(self.objective.space, seeds)
         self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout)
-        self._settings = self._describe(threads)
-        self._study = None if study is None else Study.create_or_resume(study, self._settings, _FIXED)
+        self._study = None
+        if study is not None:
+            numbers = {"seed": self.seed, "batch_size": self._batch_size, "threads": int(threads),
+                       "shortlist": self._shortlist, "given_seeds": self._given.tolist()}  # fmt: skip
+            settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
+            self._study = Study.create_or_resume(study, settings, FIXED)
         self._stored = iter(()) if self._study is None else self._study.batches()
         self.history = History(self.objective.space, len(self._signs))
         self.outcome = Outcome.RUNNING
@@ -133,7 +132,7 @@ class Search:
         self._spent = Spending(self.budget, float(self._signs[0]), self._batch_size, self.objective.space.size)
         self._failures_in_row, self._first_error = 0, ""
         self._halfway = False  # whether a batch was asked for and never told
-        self._asked: dict[int, NDArray[Any]] = {}
+        self._asked = Asked(len(self._signs))
         self._looks: dict[bytes, Holdout | None] = {}
         self._replaying = self._study is not None
 
@@ -186,7 +185,7 @@ class Search:
         batch = run.ask(min(n or self._batch_size, self._spent.allowance()))
         if not len(batch):
             self.outcome = Outcome.EXHAUSTED
-        self._asked.update(zip(batch.ids.tolist(), batch.population.copy(), strict=True))
+        self._asked.add(batch)
         self._spent.add(len(batch), 0, len(batch), 0.0)
         return batch
 
@@ -196,23 +195,9 @@ class Search:
         Raises:
             InvalidTell: an id was not asked or is told twice, or a value is infinite or missing.
         """
-        ids, table = _told_outside(ids, values)
-        if table.shape != (len(ids), len(self._signs)):
-            raise InvalidTell(
-                f"tell needs {len(self._signs)} number(s) for each of {len(ids)} ids, "
-                f"but got values of shape {table.shape}"
-            )
-        if np.isinf(table).any():
-            raise InvalidTell(f"values must be finite, or NaN for a failed candidate, but got {table.tolist()!r:.200}")
-        unknown = [i for i in ids.tolist() if i not in self._asked]
-        if unknown or len(set(ids.tolist())) < len(ids):
-            raise InvalidTell(f"these ids were not asked, or have been told already: {unknown or ids.tolist()}")
-        rows = np.stack([self._asked.pop(i) for i in ids.tolist()])
-        failed = np.asarray(np.isnan(table).any(axis=1))
-        table[failed] = np.nan
-        status = np.where(failed, Status.FAILED, Status.DONE).astype(np.int8)
+        ids, rows, table, status = self._asked.take(ids, values)
         nothing = np.full(len(ids), np.nan)
-        errors = tuple("told NaN" if bad else "" for bad in failed)
+        errors = tuple("told NaN" if bad else "" for bad in status == Status.FAILED)
         fresh = self._known.add(rows, len(self.history)) < 0
         self._learn(Told(ids, rows, table, nothing, np.full_like(table, np.nan), status, fresh, errors))
 
@@ -228,7 +213,7 @@ class Search:
         if self._study is not None:
             # A dry run, or a search that has not caught up with its file, knows less than the file.
             if not self._replaying and self.outcome is not Outcome.DRY_RUN:
-                self._study.write_settings({"result": _as_json(result)})
+                self._study.write_settings({"result": result.to_json()})
             self._study.flush()
         return result
 
@@ -397,29 +382,6 @@ class Search:
             self._looks[key] = held_out(self.objective, self._scorer, row, self.seed, looks)
         return self._looks[key]
 
-    def _describe(self, threads: int) -> dict[str, Any]:
-        """The search as JSON values, for its study."""
-        objective = self.objective
-        direction = objective.direction
-        return {
-            "space": objective.space.to_json(),
-            "dtype": objective.space.dtype.str,
-            "dimension": objective.space.dimension,
-            "direction": direction if isinstance(direction, str) else list(direction),
-            "objective": dict(objective.fingerprint()),
-            "cases": {split.value: [len(cases), cases.digest] for split, cases in self._cases.items()},
-            "algorithm": repr(self.algorithm),
-            "seed": self.seed,
-            "batch_size": self._batch_size,
-            "chunk": [objective.chunk_rows, objective.chunk_cases],
-            "threads": int(threads),
-            "shortlist": self._shortlist,
-            "given_seeds": self._given.tolist(),
-            "budget": repr(self.budget),
-            "planned": self.budget.evaluations,
-            "versions": _versions(),
-        }
-
 
 def search(
     objective: Objective | Callable[[Any], Any],
@@ -489,27 +451,6 @@ def _as_objective(
     return FunctionObjective(function, space, direction or "minimize", batched=batched)
 
 
-def _told_outside(ids: Any, values: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    try:
-        whole = np.atleast_1d(np.asarray(ids))
-        table: NDArray[np.float64] = np.array(values, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidTell(f"tell needs ids and numbers, but got {ids!r:.100} and {values!r:.100}") from error
-    if whole.dtype.kind not in "iu" or whole.ndim != 1:
-        raise InvalidTell(f"ids must be whole numbers, as ask gave them, but are {ids!r:.100}")
-    return whole.astype(np.int64), table[:, None] if table.ndim == 1 else np.atleast_2d(table)
-
-
-def _as_json(result: Result) -> dict[str, Any]:
-    """The part of a result that a study cannot work out again by itself."""
-    return {
-        "row": None if result.row is None else result.row.tolist(),
-        "value": result.value if math.isfinite(result.value) else None,
-        "holdout": None if result.holdout is None else result.holdout.to_json(),
-        "outcome": result.outcome.name,
-    }
-
-
 def _evaluated_outside(value: Any) -> float:
     raise InvalidSettings(f"{value!r} is evaluated outside: report it with tell")
 
@@ -522,8 +463,3 @@ def _encoded(space: Space, seeds: Any) -> Population:
 
 def _nothing(space: Space) -> Batch:
     return Batch(np.empty(0, np.int64), np.empty((0, space.dimension), space.dtype))
-
-
-def _versions() -> dict[str, str]:
-    packages = {name: metadata.version(name) for name in ("numpy", "scipy", "joblib")}
-    return {"python": platform.python_version(), **packages}

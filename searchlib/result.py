@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -83,6 +84,15 @@ class Result:
     outcome: Outcome
     algorithm: str
     seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The part of a result that a study cannot work out again by itself, as JSON values."""
+        return {
+            "row": None if self.row is None else self.row.tolist(),
+            "value": self.value if math.isfinite(self.value) else None,
+            "holdout": None if self.holdout is None else self.holdout.to_json(),
+            "outcome": self.outcome.name,
+        }
 
     def __str__(self) -> str:
         optimistic = " (chosen for it; see held-out)" if self.holdout else ""

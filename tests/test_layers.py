@@ -14,6 +14,8 @@ LAYERS = [
     "__init__",
     "report",
     "loop",
+    "asked",
+    "description",
     "spending",
     "winner",
     "scoring",
