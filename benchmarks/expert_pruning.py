@@ -266,6 +266,7 @@ def _run_full(table: Table, arguments: argparse.Namespace) -> Table:
         arguments.model, cases=list(_read(arguments.cases)), keep=arguments.keep, groups=arguments.groups
     )
     task = f"{Path(arguments.model).name}, keep {arguments.keep}"
+    arguments.out.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.seeds):
         start = time.process_time()
         result = search(objective, budget=arguments.budget - FINALISTS, seed=seed, shortlist=FINALISTS,
