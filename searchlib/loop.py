@@ -132,7 +132,7 @@ class Search:
         self._spent = Spending(self.budget, float(self._signs[0]), self._batch_size, self.objective.space.size)
         self._failures_in_row, self._first_error = 0, ""
         self._halfway = False  # whether a batch was asked for and never told
-        self._asked = Asked(len(self._signs))
+        self._asked, self._began = Asked(len(self._signs)), time.monotonic()
         self._looks: dict[bytes, Holdout | None] = {}
         self._replaying = self._study is not None
 
@@ -179,6 +179,7 @@ class Search:
         if n is not None:
             n = whole_number("n", n, 1)
         run = self._started()
+        self._spent.seconds = time.monotonic() - self._began
         self.outcome = self._spent.outcome(len(self._known))
         if self.outcome is not Outcome.RUNNING:
             return _nothing(self.objective.space)
@@ -354,8 +355,8 @@ class Search:
             self._first_error = self._first_error or error
             if self._failures_in_row >= self._max_failures and not self._external:
                 raise EvaluationFailed(
-                    f"{self._failures_in_row} candidates in a row failed (max_failures={self._max_failures}); "
-                    f"the first error was:\n{self._first_error}"
+                    f"{self._failures_in_row} candidates in a row failed (max_failures={self._max_failures}); a study "
+                    f"keeps failures, so mend the cause and begin another one. The first error was:\n{self._first_error}"
                 )
 
     def _winner(self) -> tuple[NDArray[Any] | None, float]:

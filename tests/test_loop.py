@@ -747,3 +747,14 @@ def test_the_short_list_holds_distinct_candidates():
     list(run)
     assert run._run is not None
     assert run._run.recommend(6)[:, 0].tolist() == [5, 4, 3, 2, 1, 0]
+
+
+def test_a_time_limit_counts_what_is_evaluated_outside():
+    run = Search(space=Real(0, 1), budget=Budget(seconds=0.05))
+    rounds = 0
+    while len(batch := run.ask(1)):
+        time.sleep(0.02)
+        run.tell(batch.ids, [0.5])
+        rounds += 1
+    assert 1 <= rounds <= 3
+    assert run.result().outcome is Outcome.SECONDS
