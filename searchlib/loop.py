@@ -355,8 +355,9 @@ class Search:
             self._first_error = self._first_error or error
             if self._failures_in_row >= self._max_failures and not self._external:
                 raise EvaluationFailed(
-                    f"{self._failures_in_row} candidates in a row failed (max_failures={self._max_failures}); a study "
-                    f"keeps failures, so mend the cause and begin another one. The first error was:\n{self._first_error}"
+                    f"{self._failures_in_row} candidates in a row failed (max_failures={self._max_failures}); "
+                    f"a study keeps failures, so mend the cause and begin another one. "
+                    f"The first error was:\n{self._first_error}"
                 )
 
     def _winner(self) -> tuple[NDArray[Any] | None, float]:
