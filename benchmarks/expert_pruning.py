@@ -230,6 +230,9 @@ def _claim(
                 _claim_better(table, f"searched {ours} beats {rival} at equal evaluations", pairs,
                               "paired t over (task, keep, seed)")  # fmt: skip
     if table.preset != "paper":
+        margins = [values(setting, OURS[1]).min() - np.max(references[setting]["random"]) for setting in grid]
+        table.claim("every prune + merge search beats the luckiest of 30 random draws", value=float(min(margins)),
+                    bound=0.0, n=len(grid) * table.seeds, test="least difference", holds=min(margins) > 0)  # fmt: skip
         return
     for setting in preset.settings:
         if setting in grid:
@@ -243,8 +246,9 @@ def _claim(
 
 def _claim_better(table: Table, sentence: str, differences: Any, test: str) -> None:
     bound = paired_lower_bound(differences)
-    table.claim(sentence, value=float(np.mean(differences)), bound=0.0, interval=(bound, None),
-                n=len(differences), test=f"one-sided 95 % bound, {test}", holds=bound > 0)  # fmt: skip
+    # Fewer settings than the paper preset's show the comparison, but cannot be held to a significance.
+    table.claim(sentence, value=float(np.mean(differences)), bound=0.0, interval=(bound, None), n=len(differences),
+                test=f"one-sided 95 % bound, {test}", preset="paper", holds=bound > 0)  # fmt: skip
 
 
 def _plot(out: Path, setting: Setting, results: Mapping[tuple[str, str], list[Outcome]], table: Table) -> None:
