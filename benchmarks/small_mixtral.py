@@ -51,6 +51,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.speed_clock import threads
 from searchlib.cases import Split
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.answer_scoring import AnswerScorer, Case
@@ -297,7 +298,7 @@ def _train(recipe: Recipe, run: Path, stop_at: int) -> None:
     """Train up to ``stop_at``; that checkpoint, and the one on the way, go into the cache."""
     tokenizer = new_tokenizer()
     data = np.random.default_rng(recipe.seed)
-    with _threads(recipe.threads), torch.random.fork_rng(devices=[]):
+    with threads(recipe.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = MixtralForCausalLM(recipe.config())
         model.set_experts_implementation("grouped_mm")
@@ -327,16 +328,6 @@ def _step(model: Any, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Ten
 def _rate(recipe: Recipe, step: int) -> float:
     progress = step / recipe.steps
     return recipe.rate * min(1.0, step / recipe.warm_up) * (0.55 + 0.45 * float(np.cos(np.pi * progress)))
-
-
-@contextlib.contextmanager
-def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

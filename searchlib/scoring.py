@@ -56,7 +56,7 @@ class Scorer:
         """The table of recommended candidates on any split, outside the batches that the algorithm asked for."""
         if self._study is None:
             return self.score(rows, split, -1)
-        label = f"finalists on {split.value}"
+        label = _label(split)
         stored = self._find(rows, label)
         if stored is None:
             number = self._study.write_batch(label, 0, np.arange(len(rows)), rows, np.ones(len(rows), np.bool_))
@@ -66,7 +66,7 @@ class Scorer:
     def looks(self, except_row: NDArray[Any]) -> int:
         """How many other finalists have been shown the held-out cases, by this study's file."""
         assert self._study is not None
-        shown = {batch.population.tobytes() for batch in self._study.batches(f"finalists on {Split.HOLDOUT.value}")}
+        shown = {batch.population.tobytes() for batch in self._study.batches(_label(Split.HOLDOUT))}
         return len(shown - {except_row.tobytes()})
 
     def score_reference(self, name: str) -> NDArray[np.float64] | None:
@@ -96,3 +96,8 @@ class Scorer:
             if batch.population.shape == rows.shape and batch.population.tobytes() == rows.tobytes():
                 return batch
         return None
+
+
+def _label(split: Split) -> str:
+    """What a batch of recommended candidates is called on file."""
+    return f"finalists on {split.value}"
