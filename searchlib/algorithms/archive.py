@@ -54,7 +54,8 @@ class Archive:
         self._capacity, self._weight = capacity, secondary_weight
         self._waiting: list[Evidence] = []
         self.population: Population = np.empty((0, space.dimension), space.dtype)
-        self.values: NDArray[np.float64] = np.empty(0)
+        self.values: NDArray[np.float64] = np.empty(0)  # what members are ranked by
+        self._plain: NDArray[np.float64] = np.empty(0)  # what they were told
         self.secondary: NDArray[np.float64] = np.empty(0)
         self.ids: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -73,10 +74,11 @@ class Archive:
         self._waiting = []
         population = np.concatenate([self.population, *(e.population for e in done)])
         values = np.concatenate([self.values, *(self._ranked(e) for e in done)])
+        plain = np.concatenate([self._plain, *(e.values[:, 0] for e in done)])
         secondary = np.concatenate([self.secondary, *(e.secondary for e in done)])
         ids = np.concatenate([self.ids, *(e.ids for e in done)])
         order = np.lexsort((ids, secondary, values))[: self._capacity]
-        self.population, self.values = population[order], values[order]
+        self.population, self.values, self._plain = population[order], values[order], plain[order]
         self.secondary, self.ids = secondary[order], ids[order]
 
     def _ranked(self, evidence: Evidence) -> NDArray[np.float64]:
@@ -84,8 +86,15 @@ class Archive:
         return values + self._weight * np.nan_to_num(evidence.secondary) if self._weight else values
 
     def best(self, n: int) -> Population:
-        """The ``n`` best distinct members, shape ``(m, d)``."""
-        return distinct(self.population)[:n].copy()
+        """The ``n`` best distinct members, shape ``(m, d)``.
+
+        With a ``secondary_weight`` every other one is the next best by its value alone: the blend guides the search,
+        but a finalist is in the end judged by its value.
+        """
+        order = np.arange(len(self))
+        if self._weight:
+            order = np.stack([order, np.lexsort((self.ids, self.secondary, self._plain))], axis=1).ravel()
+        return distinct(self.population[order])[:n].copy()
 
     def pool(self, pool: Pool) -> Population:
         """The members that ``pool`` admits, best first, shape ``(m, d)``."""

@@ -71,3 +71,13 @@ def test_a_secondary_weight_makes_the_secondary_score_part_of_the_rank():
     archive.add(evidence([0, 1, 2], [1.0, 1.2, 1.4], [1.0, 0.2, 0.6]))
     archive.settle()
     assert archive.ids.tolist() == [1, 0, 2]
+
+
+def test_a_short_list_holds_the_best_by_plain_value_also_where_the_blend_ranks_them_low():
+    archive = Archive(Integer(0, 50), 10, secondary_weight=1.0)
+    # The best value (candidate 3) has a large loss, so the blend puts it last.
+    archive.add(evidence([0, 1, 2, 3], [5.0, 6.0, 7.0, 1.0], secondary=[0.0, 0.0, 0.0, 90.0]))
+    archive.settle()
+    assert archive.population[:, 0].tolist().index(3) == 3
+    assert archive.best(2)[:, 0].tolist() == [0, 3]
+    assert sorted(archive.best(4)[:, 0].tolist()) == [0, 1, 2, 3]
