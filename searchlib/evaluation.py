@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import hashlib
 import logging
+import math
 import os
 import pickle
 import time
@@ -192,6 +193,7 @@ class _Worker:
 def _score_on_worker(
     key: str, recipe: bytes, rows: Population, split: Split, chunk: Chunk, threads: int, timeout: float | None
 ) -> ChunkScores:
+    _may_grow()
     if _Worker.key != key or _Worker.objective is None:
         _Worker.objective = None
         _Worker.stack.close()
@@ -209,6 +211,17 @@ def _score_on_worker(
             return score_chunk(_Worker.objective, rows, cases, chunk)
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+
+def _may_grow() -> None:
+    """Keep loky from ending this worker because it has grown by 300 MB since its first task.
+
+    A model that is loaded is no leak. The worker would be replaced and load its model again, and where warnings are
+    errors the one that loky issues ends the thread that manages the workers, so that the search would wait for good.
+    """
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
 
 
 def _pickled(objective: Objective) -> bytes:

@@ -469,6 +469,27 @@ def test_the_history_does_not_depend_on_the_number_of_workers():
     assert len(set(digests)) == 1
 
 
+ballast = []
+
+
+def growing(x):
+    """Grows its process by 400 MB once; says which process it is."""
+    if not ballast:
+        ballast.append(np.ones(50_000_000))
+    time.sleep(0.15)
+    return os.getpid()
+
+
+@pytest.mark.slow
+def test_a_worker_that_grows_by_the_size_of_a_model_is_kept():
+    import psutil  # noqa: F401  without it joblib does not look at the memory of its workers
+
+    search(square, space=Real(0, 1), budget=4, workers=2)  # the workers' first task, after which joblib takes measure
+    history = search(growing, space=Real(0, 1), budget=32, workers=2).history
+    assert (history.status == Status.DONE).all()
+    assert 1 <= len(set(history.values[:, 0])) <= 2
+
+
 @pytest.mark.slow
 def test_a_candidate_that_kills_its_worker_costs_only_itself():
     result = search(deadly, RandomSearch(), space=Real(0, 1), budget=24, workers=2)
