@@ -38,6 +38,8 @@ docs-check: $(INSTALLED) ## Run every example in the README and the docstrings
 
 bench: $(INSTALLED) ## Run the paper presets of all benchmarks (hours); results go to benchmarks/results
 	$(BIN)/python -m benchmarks expert_pruning --preset paper --out benchmarks/results
+	$(BIN)/python -m benchmarks eval_subset --preset paper --out benchmarks/results
+	$(BIN)/python -m benchmarks teaching --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks speed --preset paper --out benchmarks/results
 
 speed: $(INSTALLED) ## Measure the speed ratios (minutes)

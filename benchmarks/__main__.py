@@ -21,8 +21,10 @@ __all__ = ["BENCHMARKS", "main"]
 
 #: Every benchmark by name. Modules are imported when they are run, never to list them.
 BENCHMARKS: Mapping[str, str] = {
+    "eval_subset": "benchmarks.eval_subset",
     "expert_pruning": "benchmarks.expert_pruning",
     "speed": "benchmarks.speed",
+    "teaching": "benchmarks.teaching",
 }
 
 #: Search seeds where the command line names no number.

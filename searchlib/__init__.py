@@ -10,6 +10,7 @@
 from searchlib.algorithms import (
     Algorithm,
     Batch,
+    Beam,
     Evidence,
     Evolution,
     Nevergrad,
@@ -17,6 +18,7 @@ from searchlib.algorithms import (
     Problem,
     RandomSearch,
     Run,
+    ShrinkingPool,
     Stages,
     Status,
 )
@@ -27,7 +29,7 @@ from searchlib.holdout import Comparison, Holdout
 from searchlib.loop import Search, search
 from searchlib.objective import Direction, FunctionObjective, Objective, Scores
 from searchlib.result import Outcome, Record, Result
-from searchlib.space import Candidates, Population, Space, StagedSpace
+from searchlib.space import Candidates, ItemSpace, Population, Space, StagedSpace
 from searchlib.study import Study
 
 __version__ = "0.1.0"
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Algorithm",
     "Batch",
+    "Beam",
     "Budget",
     "Candidates",
     "Cases",
@@ -45,6 +48,7 @@ __all__ = [
     "FunctionObjective",
     "History",
     "Holdout",
+    "ItemSpace",
     "Nevergrad",
     "Objective",
     "Outcome",
@@ -57,6 +61,7 @@ __all__ = [
     "Run",
     "Scores",
     "Search",
+    "ShrinkingPool",
     "Space",
     "Split",
     "StagedSpace",

@@ -15,7 +15,7 @@ from searchlib.space import Population, Space
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["History", "Told"]
+__all__ = ["History", "Told", "kept_rows"]
 
 
 @final
@@ -43,12 +43,38 @@ class Told:
     fresh: NDArray[np.bool_]
     errors: tuple[str, ...]
 
+    def take(self, rows: NDArray[np.intp]) -> Told:
+        """What was told about some of the candidates (positions)."""
+        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "errors"}
+        return Told(**columns, errors=tuple(self.errors[row] for row in rows))
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the candidates and of what was told about them."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in ("ids", "population", "values", "secondary", "standard_error", "status", "fresh"):
+            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        return digest.hexdigest()
+
+
+#: How many of the best candidates of a batch are kept where evaluating again is cheap.
+_KEPT = 16
+
+
+def kept_rows(told: Told, signs: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Positions of what is kept of a batch that can be recomputed: its best candidates and all that failed."""
+    done = np.flatnonzero(told.status == Status.DONE)
+    best = done[np.argsort(told.values[done, 0] * signs[0], kind="stable")[:_KEPT]]
+    return np.sort(np.concatenate([best, np.flatnonzero(told.status == Status.FAILED)]))
+
 
 @final
 class History:
     """All candidates told, in order; failed ones and duplicates included. ``len(history)`` counts them.
 
-    The arrays are those of :class:`Told`, over all batches; ``batch`` numbers the batch that each row came in.
+    The arrays are those of :class:`Told`, over all batches; ``batch`` numbers the batch that each row came in. Of an
+    objective that is cheap to recompute only the best candidates of every batch and the failed ones are held;
+    ``omitted`` counts the others.
     """
 
     def __init__(self, space: Space, objectives: int) -> None:
@@ -56,12 +82,17 @@ class History:
         self.objectives = objectives
         self._batches: list[Told] = []
         self._length = 0
+        self._digests: list[str] = []
         self._joined: dict[str, Any] = {}
+        #: Candidates told (each new, none failed) that the arrays do not hold.
+        self.omitted = 0
 
-    def append(self, told: Told) -> None:
-        """Add a batch."""
+    def append(self, told: Told, omitted: int = 0, digest: str = "") -> None:
+        """Add a batch, or what is kept of it: without ``omitted`` candidates, all of it having the ``digest``."""
         self._batches.append(told)
-        self._length += len(told.ids)
+        self._length += len(told.ids) + omitted
+        self.omitted += omitted
+        self._digests.append(digest)
         self._joined.clear()
 
     def __len__(self) -> int:
@@ -115,7 +146,7 @@ class History:
     @property
     def evaluations(self) -> int:
         """Distinct candidates evaluated."""
-        return int(self.fresh.sum())
+        return int(self.fresh.sum()) + self.omitted
 
     @property
     def failures(self) -> int:
@@ -128,6 +159,7 @@ class History:
         digest = hashlib.blake2b(digest_size=16)
         for name in ("ids", "population", "values", "secondary", "standard_error", "status", "fresh", "batch"):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        digest.update("".join(self._digests).encode())
         return digest.hexdigest()
 
     def to_frame(self) -> pandas.DataFrame:

@@ -25,8 +25,9 @@ from searchlib.description import FIXED, describe
 from searchlib.duplicates import Known, told
 from searchlib.errors import EvaluationFailed, InvalidSettings, StudyMismatch
 from searchlib.evaluation import Evaluator
-from searchlib.history import History, Told
+from searchlib.history import History, Told, kept_rows
 from searchlib.holdout import Holdout
+from searchlib.memo import Memo
 from searchlib.objective import Direction, FunctionObjective, Objective
 from searchlib.result import Outcome, Record, Result
 from searchlib.scoretable import signs
@@ -62,7 +63,7 @@ class Search:
         workers: worker processes; 1 evaluates in this process. The history does not depend on it.
         threads: BLAS and OpenMP threads per chunk; the history may depend on it, so it is never chosen by workers.
         timeout: seconds per candidate, kept by killing its worker (``workers >= 2``).
-        batch_size: the most candidates asked for at once.
+        batch_size: the most candidates asked for at once; by default what the objective says (64).
         seeds: candidates to try first, as typed values, before the objective's own seeds.
         shortlist: how many recommended candidates compete on the SELECT cases.
         max_failures: failed candidates in a row after which the search stops with the first traceback.
@@ -89,7 +90,7 @@ class Search:
         workers: int = 1,
         threads: int = 1,
         timeout: float | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         seeds: Any = None,
         shortlist: int = 8,
         max_failures: int = 25,
@@ -97,7 +98,9 @@ class Search:
         self.objective = _as_objective(objective, space, direction, batched)
         self.budget = Budget.of(budget)
         self.seed = whole_number("seed", seed, 0)
-        self._batch_size = whole_number("batch_size", batch_size, 1)
+        self._batch_size = whole_number(
+            "batch_size", self.objective.batch_size if batch_size is None else batch_size, 1
+        )
         self._shortlist = whole_number("shortlist", shortlist, 1)
         self._max_failures = whole_number("max_failures", max_failures, 1)
         whole_number(f"{type(self.objective).__name__}.chunk_rows", self.objective.chunk_rows, 1)
@@ -121,10 +124,12 @@ class Search:
                        "shortlist": self._shortlist, "given_seeds": self._given.tolist()}  # fmt: skip
             settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
             self._study = Study.create_or_resume(study, settings, FIXED)
+        self._memo = Memo() if self._study is None else self._study.memo()
         self._stored = iter(()) if self._study is None else self._study.batches()
         self.history = History(self.objective.space, len(self._signs))
         self.outcome = Outcome.RUNNING
         self._scorer = Scorer(self.objective, self._evaluator, self._cases, self._study)
+        self._unjournaled = Scorer(self.objective, self._evaluator, self._cases, None)
         self._open = ExitStack()
         self._depth = self._asked_n = 0
         self._run: Run | None = None
@@ -142,6 +147,7 @@ class Search:
             with ExitStack() as opening:
                 opening.enter_context(self.objective)
                 opening.enter_context(self._evaluator)
+                self.objective.remember(self._memo)
                 self._started()
                 self._open = opening.pop_all()
         self._depth += 1
@@ -287,7 +293,7 @@ class Search:
         n = self._spent.allowance() if stored is None else stored.asked
         self._halfway = True
         batch = self._run.ask(n)
-        if stored is not None:
+        if stored is not None and not stored.digest:
             if not np.array_equal(stored.population, batch.population):
                 warnings.warn(
                     f"the algorithm proposes other candidates than on file in batch {stored.number} (another machine "
@@ -295,14 +301,16 @@ class Search:
                     stacklevel=4,
                 )
             return Batch(stored.ids, stored.population)
-        if not len(batch):
-            self.outcome, self._halfway = Outcome.EXHAUSTED, False
+        if not len(batch) and stored is None:
+            self.outcome, self._halfway = Outcome.NOTHING_NEW, False
             return None
         self._asked_n = n
         return batch
 
     def _evaluate(self, batch: Batch, stored: StoredBatch | None) -> tuple[Told, int]:
         """Score a batch and say its number on file; rows that are known already are answered from the history."""
+        if self.objective.recomputable:
+            return self._compute(batch), -1 if stored is None else stored.number
         source = self._known.add(batch.population, len(self.history))
         fresh = source < 0
         number = -1
@@ -312,14 +320,27 @@ class Search:
             number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, fresh)
         rows = batch.population if fresh.all() else batch.population[fresh]
         table = self._scorer.score(rows, Split.SEARCH, number)
+        self._spend(rows, len(batch))
+        return told(batch.ids, batch.population, source, table, self.history), number
+
+    def _compute(self, batch: Batch) -> Told:
+        """Score a batch without looking up or writing down its candidates."""
+        table = self._unjournaled.score(batch.population, Split.SEARCH, -1)
+        self._spend(batch.population, len(batch))
+        columns = (table.values, table.secondary, table.standard_error, table.status)
+        return Told(batch.ids, batch.population, *columns, np.ones(len(batch), np.bool_), tuple(table.errors))
+
+    def _spend(self, rows: Population, asked: int) -> None:
         cases, cost = self._cases[Split.SEARCH], 0.0
         if self.budget.cost is not None:
             cost = self.objective.cost(Candidates(self.objective.space, rows), cases)
-        self._spent.add(len(rows), len(batch) - len(rows), len(rows) * len(cases), cost)
-        return told(batch.ids, batch.population, source, table, self.history), number
+        self._spent.add(len(rows), asked - len(rows), len(rows) * len(cases), cost)
 
     def _journal(self, told: Told, number: int, stored: StoredBatch | None, seconds: float) -> None:
         assert self._study is not None
+        if self.objective.recomputable:
+            self._journal_digest(told, stored, seconds)
+            return
         before = None if stored is None else self._study.told(stored)
         if before is None:
             self._study.write_told(number, told, seconds)
@@ -329,12 +350,33 @@ class Search:
                 f"{type(self.objective).__name__}.aggregate has changed since the study was written"
             )
 
+    def _journal_digest(self, told: Told, stored: StoredBatch | None, seconds: float) -> None:
+        assert self._study is not None
+        if stored is None:
+            kept = told.take(kept_rows(told, self._signs))
+            omitted = len(told.ids) - len(kept.ids)
+            number = self._study.write_batch(
+                ASKED, self._asked_n, kept.ids, kept.population, kept.fresh, omitted, told.digest
+            )
+            self._study.write_told(number, kept, seconds)
+        elif stored.digest != told.digest:
+            raise StudyMismatch(
+                f"batch {stored.number} was evaluated again and differs from what is on file (another machine, or "
+                f"other versions?); this study holds digests only, so begin another one"
+            )
+        elif self._study.told(stored) is None:
+            self._study.write_told(stored.number, told.take(kept_rows(told, self._signs)), seconds)
+
     def _learn(self, told: Told) -> None:
         """Tell the algorithm, in its own (minimized) numbers."""
         assert self._run is not None
         for array in (told.ids, told.population, told.values, told.secondary, told.standard_error, told.status):
             array.flags.writeable = False  # the history's own, also in the records that users get
-        self.history.append(told)
+        if self.objective.recomputable:
+            kept = told.take(kept_rows(told, self._signs))
+            self.history.append(kept, len(told.ids) - len(kept.ids), told.digest)
+        else:
+            self.history.append(told)
         minimized = told.values * self._signs
         done = told.status == Status.DONE
         if done.any():
@@ -398,7 +440,7 @@ def search(
     workers: int = 1,
     threads: int = 1,
     timeout: float | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     seeds: Any = None,
     shortlist: int = 8,
     max_failures: int = 25,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
+from searchlib.memo import Memo
 from searchlib.space import Candidates, Population, Space
 
 __all__ = ["Direction", "FunctionObjective", "Objective", "Scores"]
@@ -64,6 +65,12 @@ class Objective(ABC):
     chunk_rows: int = 16
     #: Cases per call of :meth:`evaluate`; None means all.
     chunk_cases: int | None = None
+    #: Candidates asked for at once where the caller of the search names no number.
+    batch_size: int = 64
+    #: Whether evaluating again costs next to nothing (a million candidates per minute). A study then keeps a digest
+    #: and the best candidates of every batch, and resumes by evaluating again; the history holds those candidates
+    #: only, and duplicates are not looked up.
+    recomputable: bool = False
 
     @abstractmethod
     def cases(self, split: Split) -> Cases:
@@ -97,6 +104,13 @@ class Objective(ABC):
     def evaluate_reference(self, name: str, cases: Cases) -> NDArray[Any]:
         """Score one of :meth:`references` on the cases, shape ``(c,)`` or ``(c, k)``."""
         raise NotImplementedError(f"{type(self).__name__} names the reference {name!r} but does not score it")
+
+    def remember(self, memo: Memo) -> None:  # noqa: B027  an empty default: most objectives have nothing to keep
+        """Called before the first ask with the memo of the study (in memory where there is none).
+
+        An objective keeps it to write down what it must not make twice: proposals from outside the generator, and
+        texts that its candidates refer to by id. Worker processes have no memo.
+        """
 
     def algorithm(self, evaluations: int | None) -> Any:
         """The algorithm to use where the caller names none; None leaves the choice to the library."""

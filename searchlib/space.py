@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from searchlib.errors import InvalidCandidate, InvalidSettings
 
-__all__ = ["Candidates", "Population", "Space", "StagedSpace", "distinct", "row_keys", "space_from_json"]
+__all__ = ["Candidates", "ItemSpace", "Population", "Space", "StagedSpace", "distinct", "row_keys", "space_from_json"]
 
 Population = NDArray[Any]
 
@@ -168,6 +168,25 @@ class StagedSpace(Space):
     @abstractmethod
     def restrict(self, population: Population) -> tuple[Population, NDArray[np.bool_]]:
         """The nearest rows of :attr:`first`, and for each whether it is the same candidate."""
+
+
+class ItemSpace(Space):
+    """A space of collections of numbered items: every gene is the number of an item, in any order.
+
+    What distinguishes it is that it can be narrowed to a pool of items (:class:`searchlib.ShrinkingPool`).
+    """
+
+    @property
+    @abstractmethod
+    def item_count(self) -> int:
+        """How many items there are to choose from; they are numbered from 0."""
+
+    @abstractmethod
+    def sample_from(self, rng: np.random.Generator, n: int, pool: NDArray[np.integer[Any]]) -> Population:
+        """Draw ``n`` candidates as :meth:`sample` does, as if only the distinct items of ``pool`` existed.
+
+        ``pool`` is at least as large as a candidate needs it to be (``dimension``).
+        """
 
 
 @final

@@ -27,6 +27,7 @@ from searchlib.errors import StudyBusy, StudyDamaged, StudyError, StudyMismatch
 from searchlib.evaluation import Chunk, ChunkScores
 from searchlib.history import History, Told
 from searchlib.holdout import Holdout
+from searchlib.memo import Memo
 from searchlib.result import Outcome, Result
 from searchlib.space import Population, Space, space_from_json
 
@@ -67,13 +68,23 @@ CREATE TABLE told (
 CREATE TABLE reference (
     name TEXT NOT NULL, split TEXT NOT NULL, width INTEGER NOT NULL, scores BLOB NOT NULL, PRIMARY KEY (name, split)
 );
+CREATE TABLE memo (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, key)
+);
+CREATE TABLE digest (
+    batch INTEGER PRIMARY KEY REFERENCES batch (number), omitted INTEGER NOT NULL, value TEXT NOT NULL
+);
 """
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class StoredBatch:
-    """A batch on file: what for (``label``), the n of ``ask(n)`` (``asked``), which rows are new (``fresh``)."""
+    """A batch on file: what for (``label``), the n of ``ask(n)`` (``asked``), which rows are new (``fresh``).
+
+    Where the objective is cheap to recompute, ``digest`` is that of the whole batch, and ``omitted`` of its candidates
+    are not on file.
+    """
 
     number: int
     label: str
@@ -81,6 +92,8 @@ class StoredBatch:
     ids: NDArray[np.int64]
     population: Population
     fresh: NDArray[np.bool_]
+    omitted: int = 0
+    digest: str = ""
 
 
 @final
@@ -151,6 +164,8 @@ class Study:
         else:  # nothing was evaluated yet, so there is nothing to contradict
             with self._transaction():
                 connection.execute("DELETE FROM array")
+                if self._differences(settings, fixed):
+                    connection.execute("DELETE FROM memo")
             self.write_settings(settings)
 
     def flush(self) -> None:
@@ -205,6 +220,7 @@ class Study:
         query = "SELECT number, asked, rows, ids, population, fresh FROM batch WHERE label = ? ORDER BY number"
         with self._translated():
             rows = self._connection.execute(query, (label,)).fetchall()
+        digests = self._digests()
         for number, asked, n, ids, population, fresh in rows:
             yield StoredBatch(
                 number,
@@ -213,12 +229,14 @@ class Study:
                 np.frombuffer(ids, np.int64),
                 np.frombuffer(population, dtype).reshape(n, dimension),
                 np.frombuffer(fresh, np.bool_),
+                *digests.get(number, ()),
             )
 
     def write_batch(
-        self, label: str, asked: int, ids: NDArray[np.int64], population: Population, fresh: NDArray[np.bool_]
-    ) -> int:
-        """Commit the candidates of a new batch and return its number."""
+        self, label: str, asked: int, ids: NDArray[np.int64], population: Population, fresh: NDArray[np.bool_],
+        omitted: int = 0, digest: str = "",
+    ) -> int:  # fmt: skip
+        """Commit the candidates of a new batch, or what is kept of them, and return its number."""
         if self._next < 0:
             self._next = self._connection.execute("SELECT COALESCE(MAX(number) + 1, 0) FROM batch").fetchone()[0]
         number = self._next  # counted here, not on file: another writer then collides instead of mingling
@@ -235,6 +253,8 @@ class Study:
                     np.ascontiguousarray(fresh, np.bool_).tobytes(),
                 ),
             )
+            if digest:
+                self._connection.execute("INSERT INTO digest VALUES (?, ?, ?)", (number, omitted, digest))
         self._next += 1
         return number
 
@@ -321,7 +341,7 @@ class Study:
         for batch in self.batches():
             told = self.told(batch)
             if told is not None:
-                history.append(told)
+                history.append(told, batch.omitted, batch.digest)
         return history
 
     def result(self) -> Result:
@@ -355,6 +375,20 @@ class Study:
                 (name, split.value, scores.shape[1], np.ascontiguousarray(scores, np.float64).tobytes()),
             )
 
+    def memo(self) -> Memo:
+        """What the search must not make twice; in a study that was opened for writing it takes new entries."""
+        with self._translated():
+            entries = self._connection.execute("SELECT kind, key, value FROM memo ORDER BY number").fetchall()
+        return Memo(entries, self._write_memo)
+
+    def _write_memo(self, kind: str, key: str, value: str) -> None:
+        with self._transaction():
+            self._connection.execute("INSERT INTO memo (kind, key, value) VALUES (?, ?, ?)", (kind, key, value))
+
+    def _digests(self) -> dict[int, tuple[int, str]]:
+        rows = self._connection.execute("SELECT batch, omitted, value FROM digest").fetchall()
+        return {batch: (omitted, value) for batch, omitted, value in rows}
+
     def _check_format(self) -> None:
         with self._translated():
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -364,15 +398,18 @@ class Study:
                 f"{str(self.path)!r} has format {version}, but this version of searchlib reads format {FORMAT}; "
                 f"use a newer searchlib"
             )
-        missing = {"setting", "array", "batch", "chunk", "told", "reference"} - tables
+        missing = {"setting", "array", "batch", "chunk", "told", "reference", "memo", "digest"} - tables
         if missing or version < 1:
             raise StudyDamaged(f"{str(self.path)!r} is a SQLite file but not a study (no table {sorted(missing)})")
 
-    def _compare(self, settings: Mapping[str, Any], fixed: tuple[str, ...]) -> None:
+    def _differences(self, settings: Mapping[str, Any], fixed: tuple[str, ...]) -> list[str]:
         stored = self.settings
         now = json.loads(json.dumps({name: settings[name] for name in fixed}))
-        different = [f"{name}: {stored.get(name)!r} on file, {now[name]!r} now" for name in fixed
-                     if stored.get(name) != now[name]]  # fmt: skip
+        return [f"{name}: {stored.get(name)!r} on file, {now[name]!r} now" for name in fixed
+                if stored.get(name) != now[name]]  # fmt: skip
+
+    def _compare(self, settings: Mapping[str, Any], fixed: tuple[str, ...]) -> None:
+        different = self._differences(settings, fixed)
         if different:
             raise StudyMismatch(
                 f"{str(self.path)!r} holds another search; use another file, or make these agree:\n  "

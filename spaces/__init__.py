@@ -12,6 +12,8 @@ space                   one candidate                                value
 :class:`Affine`         n weights that sum to one, of either sign    tuple of floats
 :class:`Permutation`    an order of n items                          tuple of items
 :class:`Product`        several of these at once, by name            dict
+:class:`EvalSubsets`    benchmark items, with repetitions             tuple of items
+:class:`ExemplarSets`   which exemplars a prompt shows               tuple of exemplar ids
 :class:`ExpertSubsets`  which experts each group of layers keeps     tuple of tuples of indices
 :class:`ExpertMerges`   how each group of layers merges its experts  :class:`ExpertMatrices`
 ======================  ===========================================  ==========================
@@ -20,6 +22,8 @@ space                   one candidate                                value
 from searchlib.spaces.affine import Affine
 from searchlib.spaces.binary import Binary
 from searchlib.spaces.categorical import Categorical
+from searchlib.spaces.eval_subsets import EvalSubsets
+from searchlib.spaces.exemplar_sets import ExemplarSets
 from searchlib.spaces.experts import ExpertMatrices, ExpertMerges, ExpertSubsets
 from searchlib.spaces.integer import Integer
 from searchlib.spaces.permutation import Permutation
@@ -32,6 +36,8 @@ __all__ = [
     "Affine",
     "Binary",
     "Categorical",
+    "EvalSubsets",
+    "ExemplarSets",
     "ExpertMatrices",
     "ExpertMerges",
     "ExpertSubsets",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.errors import InvalidSettings
-from searchlib.space import Population, Space
+from searchlib.space import ItemSpace, Population
 from searchlib.spaces import chance, k_of_n
 from searchlib.spaces.arguments import whole
 from searchlib.spaces.codec import stack
@@ -21,7 +21,7 @@ __all__ = ["Subset"]
 
 @final
 @dataclass(frozen=True)
-class Subset(Space):
+class Subset(ItemSpace):
     """Exactly ``k`` of ``n`` items. A value is the tuple of kept indices, ascending.
 
     A row holds the k indices, so a population of 50-subsets of 5,000 is 50 columns wide; rows in another order
@@ -54,6 +54,10 @@ class Subset(Space):
             raise InvalidSettings(f"`k <= n` must hold, but got (n={self.n}, k={self.k})")
 
     @property
+    def item_count(self) -> int:
+        return self.n
+
+    @property
     def dimension(self) -> int:
         return self.k
 
@@ -67,6 +71,10 @@ class Subset(Space):
 
     def sample(self, rng: np.random.Generator, n: int) -> Population:
         return k_of_n.draw(rng, n, self.n, self.k).astype(np.int32)
+
+    def sample_from(self, rng: np.random.Generator, n: int, pool: NDArray[np.integer[Any]]) -> Population:
+        places = k_of_n.draw(rng, n, len(pool), self.k)
+        return np.sort(np.asarray(pool, np.int32)[places], axis=1)
 
     def mutate(self, rng: np.random.Generator, population: Population) -> Population:
         if self.size == 1:

@@ -469,7 +469,7 @@ def test_the_history_does_not_depend_on_the_number_of_workers():
     assert len(set(digests)) == 1
 
 
-ballast = []
+ballast: list[np.ndarray] = []
 
 
 def growing(x):

@@ -79,6 +79,7 @@ def test_all_names_exist_and_are_sorted(path):
     defined |= {name.asname or name.name for node in ast.walk(tree)
                 if isinstance(node, ast.ImportFrom | ast.Import) for name in node.names}  # fmt: skip
     defined |= {ast.unparse(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign)}
+    defined |= {ast.unparse(node.target) for node in tree.body if isinstance(node, ast.AnnAssign)}
     assert set(names) <= defined
     assert len(names) == len(set(names))
 

@@ -2,11 +2,13 @@
 
 import pytest
 
-from searchlib import Evolution, Nevergrad, Pool, RandomSearch, Stages
+from searchlib import Beam, Evolution, Nevergrad, Pool, RandomSearch, ShrinkingPool, Stages
 from searchlib.spaces import (
     Affine,
     Binary,
     Categorical,
+    EvalSubsets,
+    ExemplarSets,
     ExpertMerges,
     ExpertSubsets,
     Integer,
@@ -29,6 +31,7 @@ SPACES = [
     Permutation(6),
     Product(mask=Binary(6), rate=Real(0.0, 1.0)),
     ExpertSubsets(layers=4, experts=6, keep=3, groups=2),
+    ExemplarSets(8, k=3, capacity=40),
 ]
 MERGES = ExpertMerges(layers=4, experts=6, keep=3, groups=2)
 
@@ -38,13 +41,21 @@ MERGES = ExpertMerges(layers=4, experts=6, keep=3, groups=2)
     "algorithm",
     [
         RandomSearch(),
+        Beam(width=3, expansion=2),
         Evolution(population=6, offspring=4),
         Evolution(population=5, offspring=1, crossover_rate=0.3, mutation_pool=Pool(margin=0.1)),
     ],
-    ids=["random", "generational", "steady state"],
+    ids=["random", "beam", "generational", "steady state"],
 )
 def test_the_contract_holds(algorithm, space):
     check_algorithm(algorithm, space)
+
+
+@pytest.mark.parametrize("space", [Subset(10, k=4), Subset(40, k=1), EvalSubsets(30, keep=5)], ids=repr)
+@pytest.mark.parametrize("samples", [5, 9])
+def test_the_contract_holds_on_spaces_of_items(space, samples):
+    schedule = (8, 6) if space.item_count == 10 else (20, 9)
+    check_algorithm(ShrinkingPool(schedule=schedule, samples=samples, top=0.5), space)
 
 
 @pytest.mark.parametrize("stages", [Stages(Evolution(population=4), Evolution(population=6)),
