@@ -197,7 +197,7 @@ class _Exchanges:
             self._places = [*order[fresh].tolist(), *order[~fresh].tolist()]
         while self._places:
             place = self._places.pop(0)
-            rows = np.repeat(self._center[None, :], len(pool), axis=0)
+            rows: Population = np.repeat(self._center[None, :], len(pool), axis=0)
             rows[:, place] = pool
             rows = self._space.canonical(rows[self._space.contains(rows)])
             rows = rows[(rows != self._center).any(axis=1)]
