@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from searchlib.objectives.expert_plan import ExpertPlan
     from searchlib.objectives.expert_pruning import ExpertPruning
     from searchlib.objectives.item_subset import ItemSubset
+    from searchlib.objectives.preferences import PreferencePair, PreferencePairs, preference_pairs
     from searchlib.objectives.score_matrix import ScoreMatrix
     from searchlib.objectives.teaching import Exam, LearningByTeaching, TeachingProblem
     from searchlib.objectives.text_model import Prompt, Sampling
@@ -32,10 +33,13 @@ __all__ = [
     "ExpertPruning",
     "ItemSubset",
     "LearningByTeaching",
+    "PreferencePair",
+    "PreferencePairs",
     "Prompt",
     "Sampling",
     "ScoreMatrix",
     "TeachingProblem",
+    "preference_pairs",
 ]
 
 #: Where each name lives, and the extra that installs what it needs.
@@ -51,10 +55,13 @@ _HOMES = {
     "ExpertPruning": ("expert_pruning", "llm"),
     "ItemSubset": ("item_subset", "report"),
     "LearningByTeaching": ("teaching", "llm"),
+    "PreferencePair": ("preferences", "llm"),
+    "PreferencePairs": ("preferences", "llm"),
     "Prompt": ("text_model", "llm"),
     "Sampling": ("text_model", "llm"),
     "ScoreMatrix": ("score_matrix", "report"),
     "TeachingProblem": ("teaching", "llm"),
+    "preference_pairs": ("preferences", "llm"),
 }
 
 

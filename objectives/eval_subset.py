@@ -17,6 +17,8 @@ over all items), and the value is their rank agreement over models.
 from __future__ import annotations
 
 import hashlib
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -25,13 +27,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from searchlib.algorithms import ShrinkingPool, pool_schedule
+from searchlib.arguments import whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective
 from searchlib.objectives import eval_subset_baselines as baselines
-from searchlib.objectives.item_subset import ItemSubset
+from searchlib.objectives.item_subset import ItemSubset, choice_effects
 from searchlib.objectives.rank_agreement import AGREEMENTS, expected_kendall, kendall_tau
-from searchlib.objectives.score_matrix import ScoreMatrix
+from searchlib.objectives.score_matrix import ScoreMatrix, additively_filled
 from searchlib.objectives.score_noise import ScoreNoise
 from searchlib.space import Candidates
 from searchlib.spaces import EvalSubsets, Subset
@@ -49,10 +52,11 @@ class EvalSubset(Objective):
     Arguments:
         scores: a table models × items, higher is better: a :class:`~searchlib.objectives.ScoreMatrix`, an array, a
             DataFrame, or the path of a CSV, npz or parquet file. Missing cells are filled by the additive fit of model
-            and item effects.
+            and item effects; those of the models searched on without a look at the others. Of an error or a perplexity
+            pass the negative.
         size: number of items to keep.
-        holdout: models (names or positions) on which the result is tested; the search never sees them.
-        select: models on which the winner is picked from the short list. By default none: the search picks.
+        holdout: models (names or positions) on which the result is tested, at least 2; the search never sees them.
+        select: models on which the winner is picked from the short list, at least 2. By default none: the search picks.
         criterion: ``"expected_kendall"``, or ``"kendall"``, ``"spearman"``, ``"top_k_recall"``,
             ``"mean_absolute_error"``. The first one is searched only; SELECT and HOLDOUT report Kendall's tau.
         noise: what the expected tau takes for noise.
@@ -61,7 +65,8 @@ class EvalSubset(Objective):
         k: how many best models ``"top_k_recall"`` asks for.
 
     Raises:
-        InvalidSettings: an unknown model or criterion, a size that leaves no choice, fewer than 3 models to search on.
+        InvalidSettings: an unknown model or criterion, a size that leaves no choice, fewer than 3 models to search on,
+            or models of one split that are all equally good.
 
     Example:
         >>> from searchlib import search
@@ -92,42 +97,84 @@ class EvalSubset(Objective):
         k: int = 5,
     ) -> None:
         self.scores = ScoreMatrix.of(scores)
-        if criterion != EXPECTED and criterion not in AGREEMENTS:
+        if criterion not in [EXPECTED, *AGREEMENTS]:
             raise InvalidSettings(f"criterion must be one of {[EXPECTED, *AGREEMENTS]}, but is {criterion!r}")
+        if not isinstance(noise, ScoreNoise | None):
+            raise InvalidSettings(f"noise must be a ScoreNoise(…), but is {noise!r}")
         items = len(self.scores.items)
-        if not 1 <= size < items and not (replacement and size >= 1):
+        size, k = whole_number("size", size, 1), whole_number("k", k, 1)
+        if size >= items and not replacement:
             raise InvalidSettings(f"size must be at least 1 and less than the {items} items, but is {size!r}")
         self.space = EvalSubsets(items, size) if replacement else Subset(items, size)
         self.direction = "maximize" if criterion == EXPECTED or AGREEMENTS[criterion][1] else "minimize"
-        self.criterion, self.noise, self.margin, self.k = criterion, noise or ScoreNoise(), float(margin), k
+        self.criterion, self.noise, self.margin, self.k = criterion, noise or ScoreNoise(), _margin(margin), k
         self._split = self._models(holdout, select)
-        filled = self.scores.filled()
-        self._full = filled.mean(axis=1)
+        filled = self._filled()
+        # Where scores are multiples of 1/unit, whole numbers are summed: models that tie, tie exactly.
+        self._unit = unit = _unit(filled, size)
+        summed = np.rint(filled * unit) if unit else filled
+        self._full = summed.sum(axis=1) / (items * unit) if unit else filled.mean(axis=1)
+        self._check_ranking()
         self._place = {name: row for row, name in enumerate(self.scores.models)}
-        self._table = np.ascontiguousarray(filled.T)  # items × models, so that a subset gathers whole rows
+        self._table = np.ascontiguousarray(filled.T)
+        self._summed = np.ascontiguousarray(summed.T)  # items × models, so that a subset gathers whole rows
         self._searched = filled[self._split[Split.SEARCH]]
         shrunk, variance = self.noise.split(self._searched)
-        self._variance = variance
         # What the search averages, in single precision; the last column is the variance of the noise.
-        columns = [shrunk.T, variance[:, None]] if criterion == EXPECTED else [self._searched.T]
-        self._search_table = np.ascontiguousarray(np.concatenate(columns, axis=1), np.float32)
+        searching = self._split[Split.SEARCH]
+        columns = [shrunk.T, variance[:, None]] if criterion == EXPECTED else [summed[searching].T]
+        joined = np.concatenate(columns, axis=1)
+        self._search_unit = 0 if criterion == EXPECTED else unit
+        self._search_table = np.ascontiguousarray(joined, self._precision(joined))
 
     def _models(self, holdout: Sequence[str | int], select: Sequence[str | int]) -> dict[Split, NDArray[np.intp]]:
         names = self.scores.models
         rows: dict[Split, NDArray[np.intp]] = {}
         for split, given in ((Split.HOLDOUT, holdout), (Split.SELECT, select)):
-            unknown = [m for m in given if (m not in names if isinstance(m, str) else not 0 <= int(m) < len(names))]
-            if unknown:
-                raise InvalidSettings(f"the {split.value} model {unknown[0]!r} is not one of the {len(names)} models")
-            chosen = [names.index(m) if isinstance(m, str) else int(m) for m in given]
-            rows[split] = np.array(sorted(set(chosen)), np.intp)
+            rows[split] = np.array(sorted(set(_positions(split.value, given, names))), np.intp)
         taken = np.concatenate(list(rows.values()))
         if len(set(taken.tolist())) < len(taken):
             raise InvalidSettings("a model is both in holdout= and in select=")
+        alone = [split.value for split, chosen in rows.items() if len(chosen) == 1]
+        if alone:
+            raise InvalidSettings(f"{alone[0]}= needs at least 2 models, one alone has no rank; add one or more")
         rows[Split.SEARCH] = np.setdiff1d(np.arange(len(names)), taken)
         if len(rows[Split.SEARCH]) < 3:
             raise InvalidSettings(f"at least 3 models are needed to search on, but {len(rows[Split.SEARCH])} are left")
+        few = min(len(part) for part in rows.values() if len(part))
+        if self.criterion == "top_k_recall" and self.k >= few:
+            raise InvalidSettings(
+                f"top_k_recall with k={self.k} is always 1 where there are no more models, and one part has {few}; "
+                f"lower k= or hold out more models"
+            )
         return rows
+
+    def _filled(self) -> NDArray[np.float64]:
+        """The scores without gaps; those of the models searched on are filled without a look at the others."""
+        filled = self.scores.filled()
+        if self.scores.missing:
+            filled = filled.copy()
+            search = self._split[Split.SEARCH]
+            both = np.concatenate([search, self._split[Split.SELECT]])
+            filled[both] = additively_filled(self.scores.scores[both])
+            filled[search] = additively_filled(self.scores.scores[search])
+        return filled
+
+    def _check_ranking(self) -> None:
+        for split, rows in self._split.items():
+            means = self._full[rows]
+            if self.criterion != "mean_absolute_error" and len(rows) and float(np.ptp(means)) <= self._tie_margin:
+                raise InvalidSettings(
+                    f"the {len(rows)} {split.value} models have the same mean score, {means[0]:.6g}, up to the margin "
+                    f"{self._tie_margin}: there is nothing to rank; use other models or a smaller margin"
+                )
+
+    def _precision(self, table: NDArray[np.float64]) -> type[np.float32] | type[np.float64]:
+        """Single precision where it tells the models apart, which it does not next to a large offset."""
+        largest = float(np.abs(table).max())
+        apart = float(self._full[self._split[Split.SEARCH]].std())
+        fine = 1e-12 < largest < 1e12 and largest * float(np.finfo(np.float32).eps) < 1e-3 * apart
+        return np.float32 if fine or self._search_unit else np.float64
 
     def cases(self, split: Split) -> Cases:
         """The models of a split."""
@@ -144,7 +191,7 @@ class EvalSubset(Objective):
         if inside.all() and len(rows):
             estimates = self._search_estimates(candidates.array)[:, searched]
         else:
-            estimates = _means(candidates.array, self._table)[:, rows]
+            estimates = _means(candidates.array, self._summed, self._unit)[:, rows]
         out = np.empty((len(candidates), len(rows), 2))
         out[:, :, 0], out[:, :, 1] = estimates, self._full[rows]
         return out
@@ -155,27 +202,34 @@ class EvalSubset(Objective):
         same = bool(len(truth)) and bool((truth == truth[0]).all())
         searching = same and np.array_equal(truth[0], self._full[self._split[Split.SEARCH]])
         if self.criterion == EXPECTED and searching:
-            return expected_kendall(estimates.astype(np.float32), truth[0])[:, None]
+            return expected_kendall(estimates.astype(self._search_table.dtype), truth[0])[:, None]
         one = truth[0] if same else truth
         if searching:
-            estimates = estimates.astype(np.float32)  # they were averaged in single precision
+            estimates = estimates.astype(self._search_table.dtype)  # in which they were averaged
         return self._agreement(estimates, one)[:, None]
 
     def _agreement(self, estimates: NDArray[np.floating[Any]], truth: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.criterion in (EXPECTED, "kendall"):
-            return kendall_tau(estimates, truth, self.margin)
-        settings = {"k": min(self.k, estimates.shape[1])} if self.criterion == "top_k_recall" else {}
-        return AGREEMENTS[self.criterion][0](estimates, truth, **settings)
+            values = kendall_tau(estimates, truth, self.margin)
+        else:
+            settings = {"k": min(self.k, estimates.shape[1])} if self.criterion == "top_k_recall" else {}
+            values = AGREEMENTS[self.criterion][0](estimates, truth, **settings)
+        # Items on which all models tie order nothing: no agreement, not a failure.
+        return np.where(np.isnan(values) & (np.ptp(truth, axis=-1) > self._tie_margin), 0.0, values)
 
-    def means(self, population: NDArray[Any]) -> NDArray[np.float32]:
+    @property
+    def _tie_margin(self) -> float:
+        return self.margin if self.criterion in (EXPECTED, "kendall") else 0.0
+
+    def means(self, population: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """What the search averages over every set: scores of the SEARCH models, and the variance of their noise."""
-        return _means(population, self._search_table)
+        return _means(population, self._search_table, self._search_unit)
 
-    def _search_estimates(self, population: NDArray[Any]) -> NDArray[np.float32]:
+    def _search_estimates(self, population: NDArray[Any]) -> NDArray[np.floating[Any]]:
         means = self.means(population)
         if self.criterion != EXPECTED:
             return means
-        noise = np.sqrt(means[:, -1:] / np.float32(population.shape[1]))
+        noise = np.sqrt(means[:, -1:] / means.dtype.type(population.shape[1]))
         return np.asarray(means[:, :-1] / noise)
 
     def references(self) -> tuple[str, ...]:
@@ -193,7 +247,7 @@ class EvalSubset(Objective):
         else:
             anchors = baselines.random_items(self._searched, size if name == "random" else 10 * size, rng)
         rows = np.array([self._place[str(model)] for model in cases.ids], np.intp)
-        estimates = anchors.weights @ self._table[anchors.items][:, rows]
+        estimates = _means(anchors.items[None, :], self._summed, self._unit)[0, rows]  # these weigh all items alike
         return np.stack([estimates, self._full[rows]], axis=1)
 
     def algorithm(self, evaluations: int | None) -> ShrinkingPool:
@@ -207,13 +261,16 @@ class EvalSubset(Objective):
 
     def artifact(self, value: Any) -> ItemSubset:
         """The chosen items, calibrated with the models that the search has seen."""
-        rows = np.concatenate([self._split[Split.SEARCH], self._split[Split.SELECT]])
-        kept = list(value)
-        noise = float(np.sqrt(self._variance[kept].sum())) / self.noise.scale / len(kept)
+        searched, selected = self._split[Split.SEARCH], self._split[Split.SELECT]
+        rows, kept = np.concatenate([searched, selected]), np.array(value)
+        stretch, noise = choice_effects(self._searched, kept)
+        means = self._table[kept][:, rows].mean(axis=0)
+        among = means[: len(searched)]
+        among += (stretch - 1) * (among - among.mean())  # in place
         return ItemSubset(
             tuple(self.scores.items[item] for item in kept),
             tuple(self.scores.models[row] for row in rows),
-            self._table[kept][:, rows].mean(axis=0),
+            means,
             self._full[rows],
             noise,
         )
@@ -230,11 +287,56 @@ class EvalSubset(Objective):
         }
 
 
-def _means(population: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
-    """The mean row of ``table`` (items, columns) over every set, shape ``(n, columns)``."""
+def _positions(argument: str, given: Any, names: Sequence[str]) -> list[int]:
+    """Where the models are that ``given`` names or counts."""
+    if isinstance(given, str) or not np.iterable(given):
+        raise InvalidSettings(f"{argument}= is a list of models (names or positions), but is {given!r}")
+    found: list[int] = []
+    for model in given:
+        if isinstance(model, bool | np.bool_):
+            raise InvalidSettings(f"{argument}= is a list of names or positions, not a mask; pass np.flatnonzero(mask)")
+        try:
+            place = names.index(model) if isinstance(model, str) else operator.index(model)
+        except (TypeError, ValueError):
+            place = -1
+        if not 0 <= place < len(names):
+            raise InvalidSettings(
+                f"the {argument} model {model!r} is not one of the {len(names)} models "
+                f"({', '.join(map(repr, names[:3]))}, …)"
+            )
+        found.append(place)
+    return found
+
+
+def _margin(margin: Any) -> float:
+    try:
+        value = math.nan if isinstance(margin, str | bool) else float(margin)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise InvalidSettings(f"a tie margin must be 0 or more, in units of the scores, but is {margin!r}")
+    return value
+
+
+def _unit(scores: NDArray[np.float64], size: int) -> int:
+    """The least whole number that makes all scores whole (1 for right and wrong), 0 where none up to 100 does."""
+    levels = np.unique(scores)
+    if len(levels) > 1000:
+        return 0
+    for unit in range(1, 101):
+        scaled = levels * unit
+        # Sums below 2^22 are exact in single precision, and so different that their quotients differ, too.
+        if np.abs(scaled).max() * size < 2**22 and np.abs(scaled - np.rint(scaled)).max() < 1e-9:
+            return unit
+    return 0
+
+
+def _means(population: NDArray[Any], table: NDArray[Any], unit: int) -> NDArray[Any]:
+    """The mean row over every set, shape ``(n, columns)``, of ``table`` (items, columns) or, unless 0, table / unit."""
     n, size = population.shape
-    weights = np.full(n * size, 1 / size, table.dtype)
+    weights = np.full(n * size, 1 if unit else 1 / size, table.dtype)
     selection = sparse.csr_array(
         (weights, population.ravel(), np.arange(0, n * size + 1, size)), shape=(n, len(table))
     )
-    return np.asarray(selection @ table)
+    means = np.asarray(selection @ table)
+    return means / means.dtype.type(size * unit) if unit else means

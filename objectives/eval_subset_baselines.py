@@ -7,6 +7,7 @@ response theory are tinyBenchmarks' (arXiv 2402.14992, Section 4).
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.cluster import vq
 
+from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.item_response import binarized, fit_2pl
 from searchlib.objectives.rank_agreement import kendall_tau
@@ -119,7 +121,7 @@ def irt_anchor_items(scores: Scores, size: int, rng: np.random.Generator) -> Anc
 
 def _items(scores: Scores, size: int) -> int:
     items = scores.shape[1]
-    if not 1 <= size <= items:
+    if whole_number("size", size, 1) > items:
         raise InvalidSettings(f"size must be a whole number from 1 to the {items} items, but is {size!r}")
     return int(items)
 
@@ -131,16 +133,27 @@ def _equal(items: NDArray[Any]) -> Anchors:
 def _nearest_to_centers(points: NDArray[Any], size: int, rng: np.random.Generator) -> Anchors:
     spread = points.std(axis=0)
     scaled = (points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    # k-means of scipy leaves a cluster empty where points coincide; its center is then replaced by a free item.
-    centers, owner = vq.kmeans2(scaled, size, minit="++", iter=30, missing="warn", rng=rng) if size > 1 else (
-        scaled.mean(axis=0, keepdims=True), np.zeros(len(scaled), np.int64))  # fmt: skip
+    centers, owner = _kmeans(scaled, size, rng)
     chosen: list[int] = []
     free = np.ones(len(scaled), np.bool_)
     weights = np.bincount(owner, minlength=size).astype(np.float64)
     for center in centers:
         distance = ((scaled - center) ** 2).sum(axis=1)
-        chosen.append(int(np.where(free & np.isfinite(distance), distance, np.inf).argmin()) if np.isfinite(
-            distance).any() else int(np.flatnonzero(free)[0]))  # fmt: skip
+        chosen.append(int(np.where(free, distance, np.inf).argmin()))
         free[chosen[-1]] = False
     weights = np.maximum(weights, 0.5)  # an item of an empty cluster is there, and hardly counts
     return Anchors(np.array(chosen), weights / weights.sum())
+
+
+def _kmeans(points: NDArray[Any], size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Centers ``(size, d)`` and the cluster of every point; where points coincide, clusters may be empty."""
+    if size == 1:
+        return points.mean(axis=0, keepdims=True), np.zeros(len(points), np.int64)
+    different, owner = np.unique(points, axis=0, return_inverse=True)
+    if len(different) <= size:  # a cluster for each, and the rest empty, at points that are there already
+        again = np.resize(np.arange(len(different)), size)
+        return different[again], owner.ravel()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty", category=UserWarning)
+        centers, clusters = vq.kmeans2(points, size, minit="++", iter=30, missing="warn", rng=rng)
+    return centers, clusters

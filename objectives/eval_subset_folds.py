@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from searchlib.algorithms import ShrinkingPool
 from searchlib.arguments import whole_number
 from searchlib.budget import Budget
+from searchlib.cases import Split
 from searchlib.errors import InvalidSettings
 from searchlib.loop import search
 from searchlib.objectives.eval_subset import EXPECTED, EvalSubset
+from searchlib.objectives.rank_agreement import kendall_tau
 from searchlib.objectives.score_matrix import ScoreMatrix
 from searchlib.objectives.score_noise import ScoreNoise
+from searchlib.space import Candidates
 
 __all__ = ["SubsetMethod", "choose_method"]
 
@@ -30,11 +33,12 @@ class SubsetMethod:
     noise: ScoreNoise = field(default=ScoreNoise())
     algorithm: ShrinkingPool | None = None
     replacement: bool = False
+    k: int = 5
 
     def objective(self, scores: ScoreMatrix, size: int, **settings: Any) -> EvalSubset:
         """The objective on a table; ``settings`` are further arguments of :class:`EvalSubset`."""
         return EvalSubset(
-            scores, size, criterion=self.criterion, noise=self.noise, replacement=self.replacement, **settings
+            scores, size, criterion=self.criterion, noise=self.noise, replacement=self.replacement, k=self.k, **settings
         )
 
 
@@ -52,7 +56,8 @@ def choose_method(
     """The method whose subsets rank left-out models best, and every method's taus, shape ``(repeats · folds,)`` each.
 
     The tau on the models that a subset was searched on grows with every set one looks at; the tau on a left-out fold
-    does not. Pass only models that may be looked at: those of the final test must not be in ``scores``.
+    does not. Pass only models that may be looked at: those of the final test must not be in ``scores``. Whatever a
+    method searches for, it is judged by Kendall's tau; a fold whose models all tie, in truth or by estimate, counts 0.
 
     Arguments:
         scores: a table models × items, or what :class:`ScoreMatrix` can be made of.
@@ -92,6 +97,11 @@ def _tau(
     method: SubsetMethod, table: ScoreMatrix, size: int, left_out: Sequence[int], budget: int | Budget, margin: float,
     seed: int,
 ) -> float:  # fmt: skip
+    if float(np.ptp(table.filled()[left_out].mean(axis=1))) <= margin:
+        return 0.0
     objective = method.objective(table, size, select=left_out, margin=margin)
     result = search(objective, method.algorithm, budget=budget, seed=seed, shortlist=1)
-    return result.value
+    if result.row is None:  # all left-out models tie by estimate
+        return 0.0
+    found = objective.evaluate(Candidates(objective.space, result.row[None]), objective.cases(Split.SELECT))
+    return float(np.nan_to_num(kendall_tau(found[:, :, 0], found[0, :, 1], margin)[0]))

@@ -1,4 +1,8 @@
-"""Item response theory: how hard an item is, and how sharply it tells models apart."""
+"""Item response theory: how hard an item is, and how sharply it tells models apart.
+
+A fit of our own: py-irt, which tinyBenchmarks uses, does not install beside the versions that this library is tested
+with. Its newest release (0.7.1) demands pandas < 3, rich < 14, typer < 0.15 and Python < 3.12.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["ItemResponses", "binarized", "fit_2pl"]
@@ -35,7 +40,7 @@ def binarized(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Scores as 0 and 1; those that are so already stay.
 
     Continuous ones are scaled to [0, 1] item by item, and one threshold is chosen so that the mean stays what it was,
-    as tinyBenchmarks (arXiv 2402.14992, Section 3) does for metrics that are not binary.
+    as far as ties allow, as tinyBenchmarks (arXiv 2402.14992, Section 3) does for metrics that are not binary.
 
     Example:
         >>> binarized(np.array([[0.1, 7.0], [0.3, 9.0], [0.15, 9.0]])).tolist()
@@ -47,7 +52,9 @@ def binarized(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     scaled = (scores - low) / np.where(high > low, high - low, 1.0)
     count = round(float(scaled.sum()))
     threshold = np.partition(scaled.ravel(), scaled.size - max(count, 1))[scaled.size - max(count, 1)]
-    return (scaled >= threshold).astype(np.float64)
+    among, above = scaled >= threshold, scaled > threshold
+    nearer = among if abs(int(among.sum()) - count) <= abs(int(above.sum()) - count) else above
+    return nearer.astype(np.float64)
 
 
 def fit_2pl(responses: NDArray[np.floating[Any]], *, steps: int = 60, tolerance: float = 1e-6) -> ItemResponses:
@@ -66,10 +73,14 @@ def fit_2pl(responses: NDArray[np.floating[Any]], *, steps: int = 60, tolerance:
     """
     y = np.asarray(responses, np.float64)
     if y.ndim != 2 or not np.isin(y, (0.0, 1.0)).all():
-        raise InvalidSettings(f"responses must be 0 and 1, models x items, but have shape {y.shape} and other values")
+        other = y[~np.isin(y, (0.0, 1.0))].ravel()[:1].tolist()
+        raise InvalidSettings(
+            f"responses must be 0 and 1, models x items, but have shape {y.shape}"
+            + (f" and hold {other[0]}; pass binarized(scores)" if other else "")
+        )
+    steps = whole_number("steps", steps, 1)
     nodes, mass = np.polynomial.hermite_e.hermegauss(_NODES)
     mass = mass / mass.sum()
-    items = y.shape[1]
     solved = np.clip(y.mean(axis=0), 0.02, 0.98)
     slopes, intercepts = _sign_of_the_total(y), np.log(solved / (1 - solved))
     history: list[float] = []
@@ -84,7 +95,6 @@ def fit_2pl(responses: NDArray[np.floating[Any]], *, steps: int = 60, tolerance:
         if len(history) > 1 and history[-1] - history[-2] <= tolerance * abs(history[-2]):
             break
         slopes, intercepts = _maximized(slopes, intercepts, nodes, posterior.sum(axis=0), y.T @ posterior)
-    assert items == len(slopes)
     return ItemResponses(slopes, intercepts, posterior @ nodes, np.array(history))
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from searchlib.errors import InvalidSettings
 
-__all__ = ["Estimate", "ItemSubset"]
+__all__ = ["Estimate", "ItemSubset", "choice_effects"]
 
 
 @final
@@ -44,9 +44,10 @@ class ItemSubset:
     """Chosen items, and how the mean over them translates into the score on the whole benchmark.
 
     Arguments:
-        items: ids of the chosen items, as in the score table.
+        items: ids of the chosen items, as in the score table; one that was drawn twice is there twice and counts twice.
         models: names of the models that it is calibrated with.
-        subset_scores: their means over the chosen items, shape ``(models,)``.
+        subset_scores: their means over the chosen items, shape ``(models,)``; of models on which the items were chosen,
+            without the differences that are due to the choice (:func:`choice_effects`).
         full_scores: their scores on the whole benchmark, shape ``(models,)``.
         noise: standard deviation of a subset mean for a model that was not searched on, in units of the scores.
 
@@ -67,6 +68,15 @@ class ItemSubset:
     def __post_init__(self) -> None:
         if len(self.models) < 3:
             raise InvalidSettings(f"a subset needs at least 3 models to be calibrated, but has {len(self.models)}")
+        for name, column in (("subset_scores", self.subset_scores), ("full_scores", self.full_scores)):
+            if column.shape != (len(self.models),) or not np.isfinite(column).all():
+                raise InvalidSettings(
+                    f"{name} must hold one finite score for each of the {len(self.models)} models, but is {column!r}"
+                )
+        if not self.items:
+            raise InvalidSettings("a subset needs at least one item, but has none")
+        if not 0 <= self.noise < math.inf:
+            raise InvalidSettings(f"noise must be a standard deviation, 0 or more, but is {self.noise!r}")
 
     def score(self, scores: Mapping[Any, float] | Sequence[float] | NDArray[Any]) -> Estimate:
         """Estimate the full score of a new model from its scores on the chosen items.
@@ -76,7 +86,8 @@ class ItemSubset:
         to fit these models, and :attr:`noise`.
 
         Arguments:
-            scores: by item id, or in the order of :attr:`items`.
+            scores: by item id (a dict or a Series; 17 and "17" are one id, as JSON and CSV know text only), or in the
+                order of :attr:`items`. Scores of other items are ignored.
 
         Raises:
             InvalidSettings: an item is missing, or a score is not finite.
@@ -107,11 +118,11 @@ class ItemSubset:
     @classmethod
     def load(cls, path: str | Path) -> ItemSubset:
         """Read what :meth:`save` wrote as JSON."""
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
         try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
             subset, full = (np.asarray(data[name], np.float64) for name in ("subset_scores", "full_scores"))
             return cls(tuple(data["items"]), tuple(data["models"]), subset, full, float(data["noise"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidSettings(f"{str(path)!r} does not hold a subset written by save ({error!r})") from error
 
     def __repr__(self) -> str:
@@ -119,12 +130,18 @@ class ItemSubset:
         return f"ItemSubset({len(self.items)} items: {shown}; calibrated with {len(self.models)} models)"
 
     def _values(self, scores: Mapping[Any, float] | Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
+        if hasattr(scores, "to_dict"):  # a Series knows its items, whatever their order
+            scores = scores.to_dict()
         if isinstance(scores, Mapping):
-            missing = [item for item in self.items if item not in scores]
+            named = {str(item): score for item, score in scores.items()}
+            missing = [item for item in self.items if item not in scores and str(item) not in named]
             if missing:
                 raise InvalidSettings(f"scores of {len(missing)} chosen items are missing, the first is {missing[0]!r}")
-            scores = [scores[item] for item in self.items]
-        values = np.asarray(scores, np.float64)
+            scores = [scores[item] if item in scores else named[str(item)] for item in self.items]
+        try:
+            values = np.asarray(scores, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidSettings(f"scores must be numbers, but are {scores!r:.120} ({error})") from error
         if values.shape != (len(self.items),) or not np.isfinite(values).all():
             raise InvalidSettings(
                 f"one finite score for each of the {len(self.items)} chosen items is needed, "
@@ -142,3 +159,41 @@ class ItemSubset:
         left_out = (y - intercept - slope * x) / np.maximum(1 - hat, 1e-9)
         error = max(float(np.sqrt((left_out**2).mean())), abs(slope) * self.noise)
         return slope, intercept, 1 / n + (0.0 if spread == 0 else (at - float(x.mean())) ** 2 / spread), error
+
+
+def choice_effects(scores: NDArray[np.float64], kept: NDArray[np.integer[Any]]) -> tuple[float, float]:
+    """What choosing items on some models does to how far those models are apart on them, and how noisy the items are.
+
+    Items that are chosen because they rank these models well exaggerate the differences between them: part of what
+    recommended them is noise. An item's slope is that of its scores over the models' full means; slopes average to one.
+    What their variance over all items exceeds that of their errors by is real, and the mean slope of the chosen items
+    is shrunk towards one accordingly (empirical Bayes, which no choice made on the same scores can bias).
+
+    Arguments:
+        scores: of the models that items were chosen on, shape ``(models, items)``, complete.
+        kept: positions of the chosen items; one that is there twice counts twice.
+
+    Returns:
+        the factor by which to stretch the subset means of these models about their mean, and the standard deviation of
+        the subset mean of one other model about the line, in units of the scores.
+
+    Example:
+        >>> scores = np.random.default_rng(0).normal(size=(12, 300)) + np.arange(12)[:, None] / 6
+        >>> best = np.argsort(scores[0] - scores[-1])[:10]
+        >>> stretch, noise = choice_effects(scores, best)  # slopes differ by noise only, which is 1 per item
+        >>> round(stretch, 1), round(noise, 1)
+        (0.6, 0.3)
+    """
+    centered = scores - scores.mean(axis=0)
+    full = centered.mean(axis=1)
+    square, models = float(full @ full), len(scores)
+    slopes = full @ centered / square if square > 0 else np.zeros(scores.shape[1])
+    variances = ((centered - np.outer(full, slopes)) ** 2).sum(axis=0) / (models - 2)
+    counts = np.bincount(kept, minlength=scores.shape[1])
+    noise = float(np.sqrt((counts**2 * variances).sum())) / len(kept)
+    spread, slope = float(slopes.var()), float(slopes[kept].mean())
+    if square == 0 or spread == 0:
+        return 1.0, noise
+    real = max(0.0, 1 - float(variances.mean()) / square / spread)
+    shrunk = 1 + real * (slope - 1)
+    return (shrunk / slope if slope > 0 and shrunk > 0 else 1.0), noise

@@ -7,12 +7,14 @@ teaching problem, the columns its exams, for every student and several times ove
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective
@@ -31,7 +33,8 @@ def derived_seed(*parts: str | int) -> int:
         >>> derived_seed(0, "exam", 1, 2) == derived_seed(0, "exam", 1, 2) != derived_seed(0, "exam", 2, 1)
         True
     """
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big") >> 1
+    plain = tuple(part if isinstance(part, str) else operator.index(part) for part in parts)  # numpy's 0 is 0
+    return int.from_bytes(hashlib.blake2b(repr(plain).encode(), digest_size=4).digest(), "big") >> 1
 
 
 @final
@@ -88,7 +91,8 @@ class Lessons(Objective):
         self.students = as_students(students)
         self.format = format or TeachingFormat()
         self.sampling = sampling
-        self.repeats, self.seed, self.chunk_rows = repeats, seed, chunk_rows
+        self.repeats, self.chunk_rows = whole_number("repeats", repeats, 1), whole_number("chunk_rows", chunk_rows, 1)
+        self.seed = operator.index(seed)
         self.labels = known_labels(problem.exams) if labels is None else tuple(labels)
         if len(self.labels) != len(problem.exams):
             raise InvalidSettings(
@@ -99,8 +103,6 @@ class Lessons(Objective):
                 f"rationales must be at least one and all different, but of {len(self.rationales)} given, "
                 f"{len(set(self.rationales))} are different"
             )
-        if repeats < 1:
-            raise InvalidSettings(f"repeats must be at least 1, but is {repeats!r}")
         self.space = Integer(0, len(self.rationales) - 1)
 
     def cases(self, split: Split) -> Cases:
@@ -146,8 +148,13 @@ class Lessons(Objective):
         return self.rationales[value]
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """All texts and labels, and how the exams are sat; of the students only their number."""
-        texts = repr((self.problem.question, self.problem.exams, self.rationales, self.labels, self.format.preamble))
+        """All that students read, the labels, and how the exams are sat; of the students only their number."""
+        prompts = [
+            self.format.exam_prompt(self.problem.question, rationale, exam.question).full
+            for rationale in self.rationales
+            for exam in self.problem.exams
+        ]
+        texts = repr((self.rationales, self.labels, prompts))
         return {
             "objective": "Lessons",
             "texts": hashlib.blake2b(texts.encode(), digest_size=8).hexdigest(),

@@ -57,17 +57,21 @@ class ScoreNoise:
             scores: shape ``(models, items)``, complete, at least 3 models.
 
         Returns:
-            shapes ``(models, items)`` and ``(items,)``. No item counts as less noisy than a twentieth of the mean.
+            shapes ``(models, items)`` and ``(items,)``. No item counts as less noisy than a twentieth of the mean, nor
+            than a millionth of the differences between models.
         """
         models = len(scores)
         rank = min(max(1, round(self.rank * models)), models - 2)
         if rank < 1:
             raise InvalidSettings(f"noise needs at least 3 models to be seen, but there are {models}")
+        if np.isnan(scores).any():
+            raise InvalidSettings("ScoreNoise splits complete scores, but some are missing; pass ScoreMatrix.filled()")
         centered = scores - scores.mean(axis=0)
         # The Gram matrix over models is small; its eigenvectors are the left singular vectors.
         directions = np.linalg.eigh(centered @ centered.T)[1][:, -rank:]
         systematic = directions @ (directions.T @ centered)
         remainder = centered - systematic
         variance = (remainder**2).sum(axis=0) / (models - 1 - rank)
-        floor = 0.05 * float(variance.mean())
+        # A table without noise has a remainder of rounding errors only, or none.
+        floor = max(0.05 * float(variance.mean()), 1e-12 * float((centered**2).mean()))
         return systematic + (1 - self.shrinkage) * remainder, self.scale**2 * np.maximum(variance, floor)

@@ -6,7 +6,7 @@ arXiv 2406.14629, https://github.com/imagination-research/lbt (MIT).
 Reproduced: M1, search-based output generation (Algorithm A1): rationales and answers are sampled, scored by the exam
 accuracy of one student or the mean of several, and decided by MAX or SUM; the MATH settings (256 rationales, 3 repeats
 of each exam, temperature 0.7, top-k 20) as defaults; the rows greedy, self-consistency and self-evaluation beside it.
-Its score for preference learning (M2) is in :mod:`searchlib.objectives.preference_pairs`.
+Its score for preference learning (M2) is in :mod:`searchlib.objectives.preferences`.
 Added: labels by the teacher's own vote, for those who do not know the answers of the exams (``labels="majority"``; the
 paper uses the true ones, which plain self-consistency does not get to see); rationales that were drawn twice are scored
 once; races (``racing=…``), which ask for fewer exams.
@@ -233,6 +233,8 @@ class LearningByTeaching:
             problem: the question and its exams.
             seed: decides all seeds that the models are given.
         """
+        if self.labels == "known":
+            known_labels(problem.exams)  # refused before the teacher has written anything
         return self.judge(problem, self.sample(problem, seed), seed)
 
     def sample(self, problem: TeachingProblem, seed: int = 0) -> RationaleSample:

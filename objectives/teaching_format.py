@@ -8,7 +8,8 @@ worded anew, and the exemplars that stand before the lesson (four in the paper) 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -47,7 +48,8 @@ class TeachingProblem:
     Arguments:
         question: what the teacher is asked.
         exams: at least one; problems that the same way of thinking solves.
-        answer: the right answer; for the user's own reports, no method of this library reads it.
+        answer: the right answer; no decision between rationales reads it. It is there for the user's own reports and
+            for :func:`searchlib.objectives.preference_pairs`.
 
     Raises:
         InvalidSettings: no exams.
@@ -59,7 +61,7 @@ class TeachingProblem:
     """
 
     question: str
-    exams: tuple[Exam, ...]
+    exams: Sequence[Exam]
     answer: str | None = None
 
     def __post_init__(self) -> None:
@@ -91,8 +93,19 @@ def math_problem(question: str) -> str:
 
 def math_lesson(question: str, rationale: Rationale) -> str:
     """A question with its rationale and answer as the paper writes them, and the gap after an exemplar."""
-    answer = "" if rationale.answer is None else f"\n\n{FINAL}:\n${rationale.answer}$"
-    return f"{math_problem(question)}[[Solution]]:\nLet's think step by step.\n\n{rationale.text}{answer}\n{GAP}"
+    return f"{math_problem(question)}[[Solution]]:\nLet's think step by step.\n\n{math_write(rationale)}\n{GAP}"
+
+
+def math_write(rationale: Rationale) -> str:
+    """A rationale as the completion that :func:`math_parse` reads it from.
+
+    Example:
+        >>> math_write(Rationale("Twice 21 is 42.", "42"))
+        'Twice 21 is 42.\\n\\n[[Final Answer]]:\\n$42$'
+        >>> math_write(Rationale("I do not know.", None))
+        'I do not know.'
+    """
+    return rationale.text if rationale.answer is None else f"{rationale.text}\n\n{FINAL}:\n${rationale.answer}$"
 
 
 def math_parse(completion: str) -> Rationale:
@@ -106,7 +119,8 @@ def math_parse(completion: str) -> Rationale:
     """
     text, tag, rest = completion.partition(FINAL)
     lines = rest.removeprefix(":").strip().splitlines()
-    answer = lines[0].strip().strip("$").strip() if tag and lines else ""
+    # in one go, so that reading again what was written gives the same: "$ $4$ $" is 4
+    answer = re.sub(r"^[\s$]+|[\s$]+$", "", lines[0]) if tag and lines else ""
     return Rationale(text.strip(), answer or None)
 
 
@@ -146,6 +160,7 @@ class TeachingFormat:
         lesson: (question, rationale) -> text, before an exam, for a student.
         exam: question -> text, after the lesson and before the cue.
         parse: completion -> :class:`Rationale`, of the teacher's and the students' completions alike.
+        write: :class:`Rationale` -> completion; what ``parse`` would read it from. Only preference pairs need it.
         same: (answer, label) -> whether an exam was passed. Rationales are grouped by identical answers, as in the
             paper's code.
         rate: (question, rationale) -> text that asks the teacher to judge its own rationale.
@@ -171,6 +186,7 @@ class TeachingFormat:
     lesson: Callable[[str, Rationale], str] = math_lesson
     exam: Callable[[str], str] = math_problem
     parse: Callable[[str], Rationale] = math_parse
+    write: Callable[[Rationale], str] = math_write
     same: Callable[[str, str], bool] = same_text
     rate: Callable[[str, Rationale], str] = math_rating
     verdict: Callable[[str], float] = yes_or_no

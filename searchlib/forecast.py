@@ -75,11 +75,11 @@ class Forecast:
         Arguments:
             left: M, the weight of the cells that remain, shape ``(n,)``; 0 where there are none.
         """
-        k = np.maximum(self._k, 1)
+        k = self._k
         m = np.maximum(self._planned - k, 1)
         mean = (1 + self._y) / (k + 2)
         coin = mean * (1 - mean)
-        between = (2 + (self._yy - self._y**2 / k) / coin) / (1 + k)
+        between = (2 + (self._yy - self._y**2 / np.maximum(k, 1)) / coin) / (1 + k)
         within = (2 + k - self._xx / coin) / (2 + k)
         spread = np.clip(np.maximum(between, within / self._cells), 0, 1)
         return left * mean, spread * left**2 / m * coin * (k + 2 + m) / (k + 3)

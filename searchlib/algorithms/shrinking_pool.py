@@ -56,6 +56,8 @@ class ShrinkingPool(Algorithm):
         samples: sets per generation; None: the evaluations of the budget in equal parts, or 100,000 without a budget.
         top: share of a generation that is counted, in (0, 1]; 1/30 in the released code.
         polish: share of the budget's evaluations that is set aside for the exchanges, in [0, 1); 0: no exchanges.
+        level: ``"set"``: the answer is the best set found. ``"item"``: it is the items that are most frequent in the
+            best sets, a last pool of the size of one set, whatever its own value; there are no exchanges then.
 
     Example:
         >>> from searchlib import search
@@ -71,6 +73,7 @@ class ShrinkingPool(Algorithm):
     samples: int | None = None
     top: float = 1 / 30
     polish: float = 0.3
+    level: str = "set"
 
     def __post_init__(self) -> None:
         if self.schedule is not None:
@@ -84,6 +87,8 @@ class ShrinkingPool(Algorithm):
             raise InvalidSettings(f"ShrinkingPool(top=…) must lie in (0, 1], but is {self.top!r}")
         if not 0 <= self.polish < 1:
             raise InvalidSettings(f"ShrinkingPool(polish=…) is a share in [0, 1), but is {self.polish!r}")
+        if self.level not in ("set", "item"):
+            raise InvalidSettings(f"ShrinkingPool(level=…) must be 'set' or 'item', but is {self.level!r}")
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run.
@@ -106,6 +111,10 @@ class ShrinkingPool(Algorithm):
                 f"a pool must hold at least the {space.dimension} items of a set and fewer than all "
                 f"{space.item_count}, but ShrinkingPool's schedule has {wrong[0]}"
             )
+        if self.level == "item":
+            if not 1 <= space.dimension < space.item_count:
+                raise InvalidSettings(f"ShrinkingPool(level='item') needs items to leave out of {space!r}")
+            schedule = (*(size for size in schedule if size > space.dimension), space.dimension)
         return _ShrinkingPoolRun(self, schedule, self._samples(problem, len(schedule)), problem, space, rng)
 
     def _samples(self, problem: Problem, pools: int) -> int:
@@ -113,6 +122,8 @@ class ShrinkingPool(Algorithm):
             return self.samples
         if problem.evaluations is None:
             return 100_000
+        if self.level == "item":
+            return max(1, (problem.evaluations - 1) // pools)  # of the last pool there is one set only
         return max(1, int(problem.evaluations * (1 - self.polish)) // (pools + 1))
 
 
@@ -129,13 +140,17 @@ class _ShrinkingPoolRun(Run):
         self._best = Archive(space, 64)
         self._generation = Archive(space, self._counted)
         self._seeds, self._asked, self._left = problem.first_rows, 0, samples
-        self._polishing = _Exchanges(space, rng) if settings.polish > 0 else None
+        self._by_item = settings.level == "item"
+        self._polishing = _Exchanges(space, rng) if settings.polish > 0 and not self._by_item else None
 
     def ask(self, n: int) -> Batch:
         self._best.settle()
         if not self._left and self._sizes:
             self._shrink()
-        rows = self._drawn(min(n, self._left)) if self._left else self._exchanged(n)
+        if self._left and self._answered:
+            rows, self._left = self._answer(), 0
+        else:
+            rows = self._drawn(min(n, self._left)) if self._left else self._exchanged(n)
         ids = np.arange(self._asked, self._asked + len(rows))
         self._asked += len(rows)
         return Batch(ids, rows)
@@ -146,7 +161,15 @@ class _ShrinkingPoolRun(Run):
 
     def recommend(self, n: int) -> Population:
         self._best.settle()
-        return self._best.best(n)
+        return self._answer() if self._answered else self._best.best(n)
+
+    @property
+    def _answered(self) -> bool:
+        """Whether the pool is the answer."""
+        return self._by_item and not self._sizes
+
+    def _answer(self) -> Population:
+        return self._space.canonical(self._pool[None].astype(self._space.dtype))
 
     def _drawn(self, n: int) -> Population:
         seeds, self._seeds = self._seeds[:n], self._seeds[n:]

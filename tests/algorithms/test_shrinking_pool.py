@@ -28,6 +28,45 @@ def test_the_next_pool_is_the_items_most_frequent_in_the_top_share():
     assert set(run.ask(400).population.ravel().tolist()) == expected
 
 
+@pytest.mark.parametrize("space", [Subset(30, k=3), EvalSubsets(30, keep=3)], ids=repr)
+def test_by_item_the_answer_is_the_items_most_frequent_in_the_best_sets(space):
+    values = np.random.default_rng(0).random(400)
+    algorithm = ShrinkingPool(schedule=(), samples=400, top=0.1, level="item")
+    run = algorithm.start(Problem(space), np.random.default_rng(3))
+    batch = run.ask(400)
+    told(run, batch, values)
+    counts = np.bincount(batch.population[np.argsort(values)[:40]].ravel(), minlength=30)
+    expected = np.sort(np.argsort(-counts, kind="stable")[:3]).tolist()
+    last = run.ask(400)
+    assert last.population.tolist() == [expected]
+    told(run, last, np.array([2.0]))  # worse than all the others
+    assert run.recommend(5).tolist() == [expected]
+    assert len(run.ask(10)) == 0
+
+
+def test_by_item_a_search_ends_with_the_items_that_good_sets_share():
+    good = {3, 11, 17, 24}
+    result = search(
+        lambda rows: np.isin(rows, list(good)).sum(axis=1) + 0.0, ShrinkingPool(schedule=(20,), level="item"),
+        space=Subset(40, k=4), batched=True, direction="maximize", budget=2001,
+    )  # fmt: skip
+    assert set(result.best) == good
+    assert 1000 < result.history.evaluations <= 2001
+
+
+def test_by_item_there_must_be_items_to_leave_out():
+    with pytest.raises(InvalidSettings, match="'set' or 'item', but is 'prompt'"):
+        ShrinkingPool(level="prompt")
+    with pytest.raises(InvalidSettings, match="items to leave out"):
+        ShrinkingPool(schedule=(), level="item").start(Problem(EvalSubsets(3, keep=4)), np.random.default_rng(0))
+
+
+def test_by_item_a_search_that_is_cut_short_answers_with_its_best_set():
+    algorithm = ShrinkingPool(schedule=(20,), samples=500, level="item")
+    result = search(lambda row: -sum(row), algorithm, space=Subset(40, k=4), budget=100)
+    assert result.value == result.history.values.min()
+
+
 def test_exchanges_end_in_a_set_that_no_single_exchange_improves():
     table = np.random.default_rng(1).normal(size=(12, 12))
 

@@ -185,13 +185,33 @@ def test_missing_cells_of_the_table_are_filled():
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"size": 0}, "size must be at least 1"),
+    ({"size": 0}, "size must be a whole number of at least 1, but is 0"),
     ({"size": 300}, "less than the 300 items"),
     ({"size": 5, "criterion": "tau"}, "criterion must be one of"),
     ({"size": 5, "holdout": ["nobody"]}, "'nobody' is not one of the 20 models"),
     ({"size": 5, "holdout": [20]}, "20 is not one of"),
     ({"size": 5, "holdout": [1], "select": [1]}, "both in holdout"),
     ({"size": 5, "holdout": range(18)}, "at least 3 models"),
+    ({"size": 5.0}, "size must be a whole number of at least 1, but is 5.0"),
+    ({"size": "5"}, "size must be a whole number"),
+    ({"size": True}, "size must be a whole number"),
+    ({"size": 5, "holdout": "model 3"}, "holdout= is a list of models .* but is 'model 3'"),
+    ({"size": 5, "select": 3}, "select= is a list of models .* but is 3"),
+    ({"size": 5, "holdout": [-1, 2]}, "the holdout model -1 is not one of"),
+    ({"size": 5, "holdout": [1.7, 2]}, "the holdout model 1.7 is not one of"),
+    ({"size": 5, "holdout": [True] * 4 + [False] * 16}, r"not a mask; pass np.flatnonzero\(mask\)"),
+    ({"size": 5, "holdout": np.arange(20) < 4}, r"not a mask; pass np.flatnonzero\(mask\)"),
+    ({"size": 5, "holdout": [3]}, "holdout= needs at least 2 models"),
+    ({"size": 5, "select": ["model 3"]}, "select= needs at least 2 models"),
+    ({"size": 5, "margin": -1e-9}, "a tie margin must be 0 or more"),
+    ({"size": 5, "margin": float("nan")}, "a tie margin must be 0 or more"),
+    ({"size": 5, "margin": "small"}, "a tie margin must be 0 or more"),
+    ({"size": 5, "margin": 100.0}, "the 20 search models have the same mean score, .* smaller margin"),
+    ({"size": 5, "k": 0, "criterion": "top_k_recall"}, "k must be a whole number of at least 1"),
+    ({"size": 5, "k": 4, "criterion": "top_k_recall", "holdout": [1, 2, 3, 4]}, "one part has 4; lower k="),
+    ({"size": 5, "k": 20, "criterion": "top_k_recall"}, "one part has 20; lower k="),
+    ({"size": 5, "noise": 0.5}, "noise must be a ScoreNoise"),
+    ({"size": 5, "criterion": ["kendall"]}, "criterion must be one of"),
 ])  # fmt: skip
 def test_settings_that_cannot_be_meant_are_refused(settings, message):
     with pytest.raises(InvalidSettings, match=message):
@@ -224,3 +244,121 @@ def test_cross_validation_prefers_the_method_that_carries_over():
 def test_folds_of_too_few_models_are_refused():
     with pytest.raises(InvalidSettings, match="need at least 24 models"):
         choose_method(synthetic(), 5, {"ours": SubsetMethod()}, budget=100, folds=8)
+
+
+def test_models_may_be_named_in_every_way_that_counts_or_spells_them():
+    for holdout in (["model 3", "model 1"], [3, 1], np.array([3, 1]), {1, 3}, (np.int64(1), "model 3"), [1, 3, 3]):
+        objective = EvalSubset(synthetic(), 5, holdout=holdout)
+        assert objective.cases(Split.HOLDOUT).ids == ("model 1", "model 3")
+        assert len(objective.cases(Split.SEARCH).ids) == 18
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 5, 11])
+@pytest.mark.parametrize("criterion", ["kendall", "expected_kendall"])
+def test_models_that_tie_on_graded_scores_tie_exactly(levels, criterion):
+    # The right counts in whole numbers are compared by scipy; sums of thirds or tenths are not exact.
+    rng = np.random.default_rng(levels)
+    points = rng.integers(levels, size=(24, 40))
+    objective = EvalSubset(points / (levels - 1), 7, holdout=range(12, 24), criterion=criterion)
+    rows = objective.space.sample(rng, 300)
+    ties = 0
+    for split, models in ((Split.SEARCH, points[:12]), (Split.HOLDOUT, points[12:])):
+        if split is Split.SEARCH and criterion != "kendall":
+            continue
+        values = objective.aggregate(objective.evaluate(Candidates(objective.space, rows), objective.cases(split)))
+        full = models.sum(axis=1)
+        expected = [stats.kendalltau(models[:, row].sum(axis=1), full).statistic for row in rows]
+        np.testing.assert_allclose(values[:, 0], expected, atol=1e-12)
+        ties += sum(len(set(models[:, row].sum(axis=1).tolist())) < 12 for row in rows)
+    assert ties > 100
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1e-25), (0.0, 1e25), (1e6, 1.0), (-1e9, 1e3)])
+@pytest.mark.parametrize("criterion", ["kendall", "expected_kendall"])
+def test_neither_the_unit_nor_the_zero_of_the_scores_matters(offset, scale, criterion):
+    scores = synthetic()
+    plain = EvalSubset(scores, 7, criterion=criterion)
+    moved = EvalSubset(offset + scale * scores, 7, criterion=criterion)
+    rows = plain.space.sample(np.random.default_rng(0), 200)
+    first, second = (
+        o.aggregate(o.evaluate(Candidates(o.space, rows), o.cases(Split.SEARCH)))[:, 0] for o in (plain, moved)
+    )
+    assert np.ptp(first) > 0.3
+    np.testing.assert_allclose(first, second, atol=2e-4)
+
+
+def test_scores_where_lower_is_better_give_the_same_subset_negated_or_not():
+    scores = synthetic()
+    found = [search(EvalSubset(sign * scores, 7), budget=2000).best.items for sign in (1, -1)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("criterion", ["expected_kendall", "kendall", "spearman"])
+def test_items_on_which_all_models_tie_are_no_failures_and_not_chosen(criterion):
+    scores = synthetic()
+    scores[:, :295] = 1.0  # nine of ten sets of two items are of these
+    result = search(EvalSubset(scores, 2, criterion=criterion, holdout=range(10, 20)), budget=4000)
+    assert result.history.failures == 0
+    assert sum(item >= 295 for item in result.best.items) >= 1
+    assert result.holdout.cases == 10
+
+
+def test_scores_without_noise_can_be_searched():
+    scores = np.linspace(0, 1, 12)[:, None] * np.linspace(0.5, 2, 60) - np.linspace(-1, 1, 60)
+    result = search(EvalSubset(scores, 5, holdout=range(0, 12, 3)), budget=500)
+    assert result.value == pytest.approx(1.0)
+    assert result.holdout.value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("settings", "split"), [
+    ({}, "search"), ({"holdout": range(4)}, "holdout"), ({"select": range(4)}, "select"),
+])  # fmt: skip
+def test_models_that_are_all_equally_good_cannot_be_ranked(settings, split):
+    scores = synthetic()
+    scores[:4 if settings else 20] = 0.5
+    with pytest.raises(InvalidSettings, match=f"{split} models have the same mean score, 0.5, .* nothing to rank"):
+        EvalSubset(scores, 5, **settings)
+    EvalSubset(scores, 5, criterion="mean_absolute_error", **settings)
+
+
+def test_gaps_of_the_models_searched_on_are_filled_without_a_look_at_the_others():
+    scores = synthetic()
+    scores[np.random.default_rng(5).random(scores.shape) < 0.3] = np.nan
+    changed = scores.copy()
+    changed[12:] = 3 * np.random.default_rng(9).normal(size=changed[12:].shape)
+    first = search(EvalSubset(scores, 7, holdout=range(12, 20)), budget=1500)
+    second = search(EvalSubset(changed, 7, holdout=range(12, 20)), budget=1500)
+    assert first.history.digest == second.history.digest
+    assert first.best.items == second.best.items
+    np.testing.assert_array_equal(first.best.full_scores, second.best.full_scores)
+
+
+def test_the_choice_on_select_does_not_look_at_held_out_models_either():
+    scores = synthetic()
+    scores[np.random.default_rng(5).random(scores.shape) < 0.3] = np.nan
+    changed = scores.copy()
+    changed[14:] = 3 * np.random.default_rng(9).normal(size=changed[14:].shape)
+    settings = {"select": range(8, 14), "holdout": range(14, 20)}
+    first, second = (search(EvalSubset(data, 7, **settings), budget=1500) for data in (scores, changed))
+    assert first.value == second.value
+    assert first.best.items == second.best.items
+
+
+def test_a_table_with_an_item_that_only_held_out_models_have_can_be_searched():
+    scores = synthetic()
+    scores[:12, 4] = np.nan
+    assert search(EvalSubset(scores, 7, holdout=range(12, 20)), budget=500).holdout.cases == 8
+
+
+def test_items_kept_twice_count_twice_in_the_estimate():
+    objective = EvalSubset(synthetic(), 4, replacement=True)
+    subset = objective.artifact((3, 3, 3, 9))
+    assert subset.items == (3, 3, 3, 9)
+    by_item, by_place = subset.score({3: 1.0, 9: 2.0}), subset.score([1.0, 1.0, 1.0, 2.0])
+    assert by_item == by_place
+
+
+def test_a_study_of_other_held_out_models_is_another_study(tmp_path):
+    search(EvalSubset(synthetic(), 5, holdout=[0, 1, 2]), budget=300, study=tmp_path / "s.db")
+    with pytest.raises(StudyMismatch, match="cases"):
+        search(EvalSubset(synthetic(), 5, holdout=[3, 4, 5]), budget=300, study=tmp_path / "s.db")
