@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -15,7 +15,7 @@ from searchlib.budget import Budget
 from searchlib.cases import Split
 from searchlib.errors import InvalidSettings
 from searchlib.loop import search
-from searchlib.objectives.eval_subset import EXPECTED, EvalSubset
+from searchlib.objectives.eval_subset import EvalSubset
 from searchlib.objectives.rank_agreement import kendall_tau
 from searchlib.objectives.score_matrix import ScoreMatrix
 from searchlib.objectives.score_noise import ScoreNoise
@@ -29,8 +29,8 @@ __all__ = ["SubsetMethod", "choose_method"]
 class SubsetMethod:
     """One way to search for a subset; the arguments are those of :class:`EvalSubset`."""
 
-    criterion: str = EXPECTED
-    noise: ScoreNoise = field(default=ScoreNoise())
+    criterion: str | None = None
+    noise: ScoreNoise | None = None
     algorithm: ShrinkingPool | None = None
     replacement: bool = False
     k: int = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from searchlib.errors import InvalidSettings
 
-__all__ = ["Estimate", "ItemSubset", "choice_effects"]
+__all__ = ["Estimate", "ItemSubset", "choice_effects", "left_out_noise"]
 
 
 @final
@@ -197,3 +197,37 @@ def choice_effects(scores: NDArray[np.float64], kept: NDArray[np.integer[Any]]) 
     real = max(0.0, 1 - float(variances.mean()) / square / spread)
     shrunk = 1 + real * (slope - 1)
     return (shrunk / slope if slope > 0 and shrunk > 0 else 1.0), noise
+
+
+def left_out_noise(
+    scores: NDArray[np.float64], choose: Callable[[NDArray[np.float64]], NDArray[np.integer[Any]]], folds: int = 4
+) -> float:
+    """How noisy the subset mean of a model is that had no part in the choice, by choosing anew without it.
+
+    Where a choice makes the errors of its items cancel on the models at hand, the errors of single items say too little
+    about the next model. Here the items are chosen without every fourth model in turn, and those models' full scores
+    are predicted by the straight line through the others.
+
+    Arguments:
+        scores: of the models that items are chosen on, shape ``(models, items)``, complete.
+        choose: the positions of the items that are chosen on some rows of ``scores``.
+        folds: how many parts the models are dealt into, every so-manieth into one.
+
+    Returns:
+        the root mean square of the errors, in units of a subset mean; 0 for fewer than 3 models besides a fold.
+
+    Example:
+        >>> scores = np.random.default_rng(0).normal(size=(12, 300)) + np.arange(12)[:, None]
+        >>> round(left_out_noise(scores, lambda some: np.arange(25)), 1)  # 1 / √25
+        0.2
+    """
+    models, full = len(scores), scores.mean(axis=1)
+    if models < 2 * folds:
+        return 0.0
+    errors = []
+    for fold in range(folds):
+        out = np.arange(models) % folds == fold
+        means = scores[:, choose(scores[~out])].mean(axis=1)
+        slope, intercept = np.polyfit(means[~out], full[~out], 1) if np.ptp(means[~out]) > 0 else (0.0, 0.0)
+        errors.append((full[out] - intercept) / slope - means[out] if slope else full[out] - full[~out].mean())
+    return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))

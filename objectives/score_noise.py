@@ -30,6 +30,7 @@ class ScoreNoise:
         rank: number of systematic directions, as a share of the models in (0, 1).
         shrinkage: share of the remainder that is dropped from the scores, in [0, 1].
         scale: how many standard deviations of the estimated noise one counts, positive.
+        pooling: how far the noise of every item is drawn to that of all items, in [0, 1]; few models show it roughly.
 
     Example:
         >>> scores = np.random.default_rng(0).normal(size=(12, 40))
@@ -41,12 +42,15 @@ class ScoreNoise:
     rank: float = 0.36
     shrinkage: float = 0.5
     scale: float = 2.0
+    pooling: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.rank < 1:
             raise InvalidSettings(f"ScoreNoise(rank=…) is a share of the models in (0, 1), but is {self.rank!r}")
         if not 0 <= self.shrinkage <= 1:
             raise InvalidSettings(f"ScoreNoise(shrinkage=…) must lie in [0, 1], but is {self.shrinkage!r}")
+        if not 0 <= self.pooling <= 1:
+            raise InvalidSettings(f"ScoreNoise(pooling=…) must lie in [0, 1], but is {self.pooling!r}")
         if not 0 < self.scale < math.inf:
             raise InvalidSettings(f"ScoreNoise(scale=…) must be greater than 0, but is {self.scale!r}")
 
@@ -72,6 +76,7 @@ class ScoreNoise:
         systematic = directions @ (directions.T @ centered)
         remainder = centered - systematic
         variance = (remainder**2).sum(axis=0) / (models - 1 - rank)
+        variance = (1 - self.pooling) * variance + self.pooling * variance.mean()
         # A table without noise has a remainder of rounding errors only, or none.
         floor = max(0.05 * float(variance.mean()), 1e-12 * float((centered**2).mean()))
         return systematic + (1 - self.shrinkage) * remainder, self.scale**2 * np.maximum(variance, floor)
