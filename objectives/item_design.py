@@ -12,7 +12,7 @@ of a set S are known its variance is
 
 which a set should make small: Bayesian c-optimality (Chaloner and Verdinelli, *Bayesian Experimental Design: A Review*,
 1995, section 2). Adding item i lowers it by (λᵢᵀ P t)² / (ψᵢ + λᵢᵀ P λᵢ), so growing a set and exchanging single items
-(Fedorov, 1972) cost one product of matrices per step over all items.
+(Fedorov, 1972) cost one product of L with a vector per step.
 
 Unlike the rank agreement on the models at hand, this cannot be won by fitting their noise: an item counts for what it
 would add to the best linear prediction, and the noise of all items is in the account.
@@ -31,8 +31,8 @@ __all__ = ["ItemDesign"]
 
 #: Sets whose matrices are solved at once.
 _BLOCK = 1024
-#: How many exchanges are tried, in whole rounds over all places; fewer where a round changes nothing.
-_TRIES = 400
+#: Rounds of exchanges over all places; fewer where one changes nothing.
+_ROUNDS = 8
 
 
 @final
@@ -85,52 +85,35 @@ class ItemDesign:
         return np.asarray(1 - self._left(population) @ self._target / (self._target @ self._target))
 
     def best(self, size: int) -> NDArray[np.int64]:
-        """A set of ``size`` items that no exchange of one item improves, or as near to it as 400 exchanges come."""
+        """A set of ``size`` items that no exchange of one item improves, or as near to it as a few rounds come."""
         # Matrices this small gain nothing by threads, and sums would depend on their number.
         with threadpoolctl.threadpool_limits(1):
-            return np.sort(self._exchanged(*self._grown(size)))
+            belief = _Belief(self._loadings, self._noise, self._target)
+            free = np.ones(len(self._loadings), np.bool_)
+            chosen = []
+            for _ in range(size):
+                chosen.append(int(np.where(free, belief.gains(), -1.0).argmax()))
+                free[chosen[-1]] = False
+                belief.add(chosen[-1])
+            for _ in range(_ROUNDS if free.any() else 0):
+                if not self._exchange(chosen, free):
+                    break
+        return np.sort(chosen)
 
-    def _grown(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The items that help most, one after the other; and which are free still."""
-        items, chosen = len(self._loadings), np.empty(size, np.int64)
-        free = np.ones(items, np.bool_)
-        posterior = np.eye(len(self._target))
-        for place in range(size):
-            chosen[place] = item = int(np.where(free, self._gains(posterior), -1.0).argmax())
-            free[item] = False
-            direction = posterior @ self._loadings[item]
-            scale = self._noise[item] + self._loadings[item] @ direction
-            posterior = posterior - np.outer(direction, direction) / scale
-        return chosen, free
-
-    def _exchanged(self, chosen: NDArray[np.int64], free: NDArray[np.bool_]) -> NDArray[np.int64]:
-        for _ in range(max(1, _TRIES // len(chosen)) if free.any() else 0):
-            if not self._exchange(chosen, free):
-                break
-        return chosen
-
-    def _exchange(self, chosen: NDArray[np.int64], free: NDArray[np.bool_]) -> bool:
+    def _exchange(self, chosen: list[int], free: NDArray[np.bool_]) -> bool:
         """Put the best item in every place in turn; whether any place has changed."""
         changed = False
-        rows = self._loadings[chosen]
-        precision = np.eye(len(self._target)) + (rows.T / self._noise[chosen]) @ rows
-        for place, item in enumerate(chosen.tolist()):
-            precision -= self._outer(item)
-            gains = self._gains(np.linalg.inv(precision))
+        belief = _Belief(self._loadings, self._noise, self._target)  # anew every round: rounding errors add up
+        for item in chosen:
+            belief.add(item)
+        for place, item in enumerate(chosen):
+            belief.remove(item)
+            gains = belief.gains()
             best = int(np.where(free, gains, -1.0).argmax())
             if gains[best] > gains[item] * (1 + 1e-9):
                 free[item], free[best], chosen[place], changed = True, False, best, True
-            precision += self._outer(int(chosen[place]))
+            belief.add(chosen[place])
         return changed
-
-    def _outer(self, item: int) -> NDArray[np.float64]:
-        row = self._loadings[item]
-        return np.outer(row, row) / self._noise[item]
-
-    def _gains(self, posterior: NDArray[np.float64]) -> NDArray[np.float64]:
-        """By how much every item would lower the variance, shape ``(items,)``."""
-        reach = self._loadings @ posterior
-        return np.asarray((reach @ self._target) ** 2 / (self._noise + (reach * self._loadings).sum(axis=1)))
 
     def _left(self, population: NDArray[Any]) -> NDArray[np.float64]:
         """P t of every set, shape ``(n, factors)``."""
@@ -152,3 +135,35 @@ class ItemDesign:
             wanted = np.broadcast_to(self._target[:, None], (rows, factors, 1))
             out[start : start + rows] = np.linalg.solve(precision, wanted)[..., 0]
         return out
+
+
+@final
+class _Belief:
+    """P, and what follows from it for every item, as items come and go one by one."""
+
+    def __init__(self, loadings: NDArray[np.float64], noise: NDArray[np.float64], target: NDArray[np.float64]) -> None:
+        self._loadings, self._noise, self._target = loadings, noise, target
+        self._posterior = np.eye(len(target))
+        self._reach = loadings @ target  # λᵢᵀ P t
+        self._spread = (loadings**2).sum(axis=1)  # λᵢᵀ P λᵢ
+
+    def gains(self) -> NDArray[np.float64]:
+        """By how much every item would lower the variance, shape ``(items,)``."""
+        return np.asarray(self._reach**2 / (self._noise + self._spread))
+
+    def add(self, item: int) -> None:
+        """Know the score of this item, too."""
+        self._update(item, self._noise[item])
+
+    def remove(self, item: int) -> None:
+        """Know it no longer."""
+        self._update(item, -self._noise[item])
+
+    def _update(self, item: int, noise: float) -> None:
+        """Sherman and Morrison's formula for a row more or, with negative noise, one fewer."""
+        direction = self._posterior @ self._loadings[item]
+        scale = noise + float(self._loadings[item] @ direction)
+        across = self._loadings @ direction
+        self._posterior -= np.outer(direction, direction) / scale
+        self._reach -= across * (float(direction @ self._target) / scale)
+        self._spread -= across**2 / scale
