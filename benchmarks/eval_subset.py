@@ -83,7 +83,7 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(("CLIP",), (50,), 12_000, 3_000, 1, 1, False, 20),
     "small": Preset(tuple(MARGINS), (10, 50), 60_000, 10_000, 3, 1, False),
-    "paper": Preset(tuple(MARGINS), (5, 10, 50, 100, 200, 500), 200_000, 10_000, 20, 5, True),
+    "paper": Preset(tuple(MARGINS), (5, 10, 50, 100, 200, 500), 200_000, 5_000, 14, 5, True),
 }
 
 
@@ -169,8 +169,8 @@ def _folds(scores: ScoreMatrix, preset: Preset) -> Iterator[tuple[Fold, tuple[in
     for kind, part in (("unseen family", 0), ("unseen solver", 1)):
         labels = [name.split("|")[part].rstrip("0123456789" if part else "") for name in scores.models]
         for seed, label in enumerate(dict.fromkeys(labels)):
-            train = [row for row in range(models) if labels[row] != label]
-            yield _fold(kind, label, train, models, 100 + seed), (SIZE,)
+            others = [row for row in range(models) if labels[row] != label]
+            yield _fold(kind, label, others, models, 100 + seed), (SIZE,)
 
 
 def _fold(kind: str, name: str, train: Sequence[int], models: int, seed: int) -> Fold:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.table import Table, paired_lower_bound
 from searchlib.decision import Decision
+from searchlib.objectives.lessons import as_students
 from searchlib.objectives.teaching import LearningByTeaching, RationaleSample, Taught
 from searchlib.objectives.teaching_format import Exam, Rationale, TeachingFormat, TeachingProblem
 from searchlib.objectives.text_model import Prompt, Sampling, TextModel
@@ -136,6 +137,7 @@ class Remembered:
 def _world(preset: Preset, seed: int) -> tuple[dict[tuple[str, str], Row], float]:
     """All rows of the table in one world, and the processor time they took."""
     from benchmarks import tiny_teachers
+    from benchmarks.speed_clock import threads
     from searchlib.objectives import CausalTextModel
 
     start = time.process_time()
@@ -149,12 +151,13 @@ def _world(preset: Preset, seed: int) -> tuple[dict[tuple[str, str], Row], float
         teacher_sampling=sampling, exam_sampling=sampling, baselines=("greedy",),
     )  # fmt: skip
     found: dict[tuple[str, str], list[tuple[bool, float]]] = {}
-    for kind, place in itertools.product(range(preset.types), range(preset.places)):
-        problem = _tiny_problem(world, kind, place)
-        for key, answer, generations in _answers(method, problem, preset, seed=kind * PLACES + place):
-            found.setdefault(key, []).append((answer == problem.answer, generations))
-        for model in (teacher, *students):
-            model.forget()
+    with threads(1):  # models this small gain nothing by more
+        for kind, place in itertools.product(range(preset.types), range(preset.places)):
+            problem = _tiny_problem(world, kind, place)
+            for key, answer, generations in _answers(method, problem, preset, seed=kind * PLACES + place):
+                found.setdefault(key, []).append((answer == problem.answer, generations))
+            for model in (teacher, *students):
+                model.forget()
     shape = (preset.types, preset.places)
     rows = {
         key: Row(*(np.array(column, np.float64).reshape(shape) for column in zip(*values, strict=True)))
@@ -196,7 +199,7 @@ def _answers(
                 result = raced.judge(problem, drawn.first(n), seed)
                 answer = result.answers[f"LbT {decision}"]
                 yield (_task(n, labels), f"LbT {decision}, {BOTH}, raced"), answer, result.generations.total
-    exams = len(method.students) * len(problem.exams) * preset.repeats
+    exams = len(as_students(method.students)) * len(problem.exams) * preset.repeats
     paid = preset.claimed * (1 + exams)  # every rationale and every exam, none of them shared
     more = dataclasses.replace(method, rationales=paid).sample(problem, seed)
     yield (_task(preset.claimed, "known"), EQUAL), _voted(more), paid
@@ -212,7 +215,7 @@ def _decided(
     yield CONSISTENT, _voted(sample), n
     known = any(rationale.answer == problem.answer for rationale in sample.distinct)
     yield ORACLE, problem.answer if known else None, n
-    own = table.shape[1] // len(method.students)
+    own = table.shape[1] // len(as_students(method.students))
     groups = {"A": table[:, :own], "B": table[:, own:], BOTH: table}
     for (name, scores), decision in itertools.product(groups.items(), DECISIONS):
         completions = n + scores.size + taught.generations.labels

@@ -13,8 +13,8 @@ The same rule is written in eight ways, so that rationales differ in wording; on
 the right one on every second x; teachers and students err in copying and in arithmetic. No student has practiced with
 a right rule of its world, and no teacher has read about the question of a teaching or of an exam problem.
 
-The weights are a function of the recipe and the library versions: trained once, on one thread, on the first call of
-:func:`teacher` or :func:`student`, and cached below ``$XDG_CACHE_HOME/searchlib``.
+The weights are a function of the recipe, the library versions and the kind of processor, which decides how sums are
+rounded: trained once, on one thread, on the first call of :func:`teacher` or :func:`student`, and cached below ``$XDG_CACHE_HOME/searchlib``.
 
 Run ``python -m benchmarks.tiny_teachers [SEED]`` to train them and print what they can do.
 """
@@ -56,9 +56,6 @@ _PAD, _EOS = "<pad>", "</s>"
 _TYPES = "".join(map(chr, (*range(65, 91), *range(97, 123), *range(0x3B1, 0x3CA), *range(0x410, 0x450))))
 _WORDS = (_PAD, _EOS, *"0123456789*+=,;>|:", *_TYPES)
 _IDS = {word: i for i, word in enumerate(_WORDS)}
-#: Items of the readers: a group, a filler that says nothing, and the label of the group.
-GROUPS, LABELS, FILLERS = _TYPES[:16], _TYPES[26:30], _TYPES[77:]
-_SHOWN, _SHOWN_GROUPS = 9, 6
 _IGNORED = -100  # the label that the loss leaves out
 _CHECK_EVERY, _CHECKED = 25, 240
 
@@ -237,7 +234,7 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _trained(recipe: Recipe) -> GPT2LMHeadModel:
-    draw = {"teacher": _reading, "student": _practice, "reader": _lookups}[recipe.role]
+    draw = {"teacher": _reading, "student": _practice}[recipe.role]
     rng = np.random.default_rng([recipe.seed, 4])
     with threads(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -283,17 +280,6 @@ def _practice(world: World, rng: np.random.Generator) -> tuple[str, ...]:
     return f"{x}:", f"{lesson}{y}:{exam}"
 
 
-def _lookups(world: World, rng: np.random.Generator) -> tuple[str, ...]:
-    """Items of few groups, labels of the groups drawn anew; the reader is trained on every label."""
-    del world
-    groups, labels = rng.permutation(len(GROUPS))[:_SHOWN_GROUPS], rng.integers(len(LABELS), size=_SHOWN_GROUPS)
-    drawn, fillers = rng.integers(_SHOWN_GROUPS, size=_SHOWN), rng.integers(len(FILLERS), size=_SHOWN)
-    parts: list[str] = []
-    for i, filler in zip(drawn.tolist(), fillers.tolist(), strict=True):
-        parts += [f"{';' if parts else ''}{FILLERS[filler]}{GROUPS[groups[i]]}", LABELS[labels[i]]]
-    return tuple(parts)
-
-
 def _tokens(rows: list[tuple[str, ...]]) -> tuple[Tensor, Tensor]:
     """Token ids and labels, both ``(n, longest)``, padded on the right; every second part of a row is to be learned."""
     width = max(sum(map(len, parts)) for parts in rows)
@@ -315,21 +301,14 @@ def _share_right(model: GPT2LMHeadModel, recipe: Recipe) -> float:
     model.eval()
     with torch.inference_mode():
         texts = model.generate(
-            padded, attention_mask=(padded != 0).long(), do_sample=False, eos_token_id=_IDS[END],
-            max_new_tokens=1 if recipe.role == "reader" else 22,
-        )[:, width:]  # fmt: skip
+            padded, attention_mask=(padded != 0).long(), do_sample=False, eos_token_id=_IDS[END], max_new_tokens=22
+        )[:, width:]
     model.train()
     given = ["".join(_WORDS[i] for i in row if i) for row in texts.tolist()]
-    read = str if recipe.role == "reader" else answer_of
-    return float(np.mean([read(text) == answer for text, answer in zip(given, wanted, strict=True)]))
+    return float(np.mean([answer_of(text) == answer for text, answer in zip(given, wanted, strict=True)]))
 
 
 def _exam(recipe: Recipe, rng: np.random.Generator) -> tuple[str, str | None]:
-    if recipe.role == "reader":
-        *shown, asked, label = _lookups(recipe.world, rng)
-        if asked[-1] not in {part[-1] for part in shown[::2]}:
-            return _exam(recipe, rng)
-        return "".join((*shown, asked)), label
     text = "".join(_practice(recipe.world, rng))
     return text[: text.rindex(":") + 1], answer_of(text)
 

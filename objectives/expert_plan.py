@@ -14,9 +14,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Self, final
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -168,16 +169,16 @@ class ExpertPlan:
         alone and stay in memory). Where :meth:`stock_obstacle` finds none, gate rows are
         sliced too and the configuration is updated: a stock model of the smaller size, which ``save_pretrained``
         saves. Otherwise the gate stays as wide as it was and a forward hook on every router maps to the slots: the
-        model runs and generates, but its own ``save_pretrained`` would lose the hook, so save the plan
-        (:meth:`save`) and apply it again after loading the base model.
+        model runs and generates, but its own ``save_pretrained`` would lose the hook and therefore refuses: save the
+        plan (:meth:`save`) and apply it again after loading the base model.
 
         Raises:
-            InvalidSettings: the plan is for another model.
+            InvalidSettings: the plan is for another model, or a plan was applied to this one before.
             UnsupportedModel: a model that :class:`MoeModel` refuses, or merging of quantized or offloaded experts.
         """
         moe = self._opened(model)
         stock = self._stock(moe)
-        exact = stock.obstacle() is None
+        obstacle = stock.obstacle()
         fixed = immovable_experts(moe)
         if fixed is not None and self.kept is None:
             raise UnsupportedModel(f"experts of this model can be pruned but not merged: {fixed}")
@@ -185,13 +186,15 @@ class ExpertPlan:
             if fixed is None:
                 gate_up, down = (smaller_experts(weight, self.merging[group]) for weight in layer.weights())
                 layer.point((gate_up, down), self.keep)
-            if not exact:
+            if obstacle is not None:
                 hook = RouterHook(layer)
                 stored = None if fixed is None else one_hot_index(self.merging[group])
                 hook.set(self.router[group], stored, self.top_k)
                 layer.router.register_forward_hook(hook)
-        if exact:
+        if obstacle is None:
             stock.shrink_routers()
+        else:
+            model.save_pretrained = partial(_refuse_to_save, obstacle)  # type: ignore[assignment, unused-ignore]
         return model
 
     def save_pretrained(self, model: nn.Module, folder: str | PathLike[str], *, stock: bool | None = None) -> bool:
@@ -303,10 +306,25 @@ class ExpertPlan:
             expected, got = getattr(self.base, name), getattr(found, name)
             if expected != got:
                 raise InvalidSettings(f"the plan is for a model whose {name} is {expected!r}, got {got!r}")
+        for layer in moe.layers:
+            if any(isinstance(hook, RouterHook) for hook in layer.router._forward_hooks.values()):
+                raise InvalidSettings(
+                    f"{layer.name}: its router is steered already, by an open search or by a plan that was applied; "
+                    "close the search, or load the base model again"
+                )
         return moe
 
     def _stock(self, moe: MoeModel) -> StockCheckpoint:
         return StockCheckpoint(moe, self.router, self.merging, self.layer_groups, self.top_k)
+
+
+def _refuse_to_save(obstacle: str, *arguments: Any, **keywords: Any) -> None:
+    """What ``model.save_pretrained`` becomes where a checkpoint would leave out the hooks that the model runs with."""
+    del arguments, keywords
+    raise InvalidSettings(
+        f"a checkpoint of this model would not hold what its routers do: {obstacle}; save the plan with "
+        "plan.save(folder), and apply ExpertPlan.load(folder) to the base model"
+    )
 
 
 def _repeats(experts: list[int]) -> bool:

@@ -29,11 +29,13 @@ from searchlib.study import Study
 
 #: The settings that a study writes as ``repr``; read back with these names and nothing else.
 _CONSTRUCTORS: dict[str, Any] = {
+    "Beam": algorithms.Beam,
     "Budget": Budget,
     "Evolution": algorithms.Evolution,
     "Nevergrad": algorithms.Nevergrad,
     "Pool": algorithms.Pool,
     "RandomSearch": algorithms.RandomSearch,
+    "ShrinkingPool": algorithms.ShrinkingPool,
     "Stages": algorithms.Stages,
 }
 
@@ -84,8 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _list(options: argparse.Namespace) -> None:
     del options
     print("algorithms (searchlib.…)")
-    for name in ("RandomSearch", "Evolution", "Stages", "Nevergrad"):
-        print(f"  {name:<16}{_first_line(getattr(algorithms, name))}")
+    for name, kind in _CONSTRUCTORS.items():
+        if issubclass(kind, Algorithm):
+            print(f"  {name:<16}{_first_line(kind)}")
     print("spaces (searchlib.spaces.…)")
     for name in spaces.__all__:
         kind = getattr(spaces, name)

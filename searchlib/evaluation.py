@@ -7,12 +7,14 @@ there are.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import hashlib
 import logging
 import math
 import os
 import pickle
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -125,7 +127,7 @@ class Evaluator:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(threadpoolctl.ThreadpoolController().limit(limits=self._threads))
+        self._stack.enter_context(_limited(self._threads))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -199,7 +201,7 @@ def _score_on_worker(
         _Worker.stack.close()
         objective: Objective = pickle.loads(recipe)  # made by this search's own driver a moment ago
         _Worker.stack.enter_context(objective)
-        _Worker.stack.enter_context(threadpoolctl.ThreadpoolController().limit(limits=threads))
+        _Worker.stack.enter_context(_limited(threads))
         _Worker.objective, _Worker.key = objective, key
     cases = _columns(_Worker.objective.cases(split), chunk)
     if timeout is None:
@@ -211,6 +213,25 @@ def _score_on_worker(
             return score_chunk(_Worker.objective, rows, cases, chunk)
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def _limited(threads: int) -> Iterator[None]:
+    """So many threads for BLAS, OpenMP and, where somebody has loaded it, torch.
+
+    torch brings an MKL of its own, which threadpoolctl does not see. Once ``torch.set_num_threads`` has been called,
+    that MKL keeps its number whatever OpenMP is told.
+    """
+    torch = sys.modules.get("torch")
+    before = 0 if torch is None else torch.get_num_threads()
+    with threadpoolctl.ThreadpoolController().limit(limits=threads):
+        if torch is not None:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            if torch is not None:
+                torch.set_num_threads(before)
 
 
 def _may_grow() -> None:

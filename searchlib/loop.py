@@ -405,6 +405,8 @@ class Search:
     def _winner(self) -> tuple[NDArray[Any] | None, float]:
         """The best of the short list, and the value that decided."""
         rows = self._started().recommend(self._shortlist)
+        if not len(rows):
+            return None, math.nan
         select = not self._external and len(self._cases[Split.SELECT]) > 0
         chosen = None
         for on_select in (True, False) if select else (False,):

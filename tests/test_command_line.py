@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from searchlib import Evolution, Study, search
+import searchlib
+from searchlib import Algorithm, Beam, Evolution, ShrinkingPool, Study, search
 from searchlib.__main__ import main
 from searchlib.spaces import Subset
 
@@ -37,6 +38,30 @@ def test_list_names_spaces_and_algorithms(capsys):
     printed = capsys.readouterr().out
     for name in ("Evolution", "Nevergrad", "Subset", "ExpertMerges"):
         assert name in printed
+
+
+def test_list_names_every_public_algorithm(capsys):
+    assert main(["list"]) == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.split("spaces (")[0].splitlines()[1:]}
+    public = {name: getattr(searchlib, name) for name in searchlib.__all__}
+    abstract = {"Algorithm"}
+    assert listed == {
+        name for name, kind in public.items() if isinstance(kind, type) and issubclass(kind, Algorithm)
+    } - abstract
+
+
+@pytest.mark.parametrize("algorithm", [Beam(width=3, expansion=4), ShrinkingPool(samples=100)])
+def test_resume_rebuilds_every_public_algorithm(algorithm, tmp_path, capsys):
+    def total(kept):
+        return float(sum(kept))
+
+    total.__qualname__ = "total"
+    path = tmp_path / "total.db"
+    search(total, algorithm, space=Subset(12, k=3), budget=40, direction="maximize", study=path)
+    script = tmp_path / "objective.py"
+    script.write_text(OBJECTIVE)
+    assert main(["resume", str(path), "--objective", f"{script}:make", "--budget", "50"]) == 0
+    assert "50 evaluations" in capsys.readouterr().out
 
 
 def test_show_says_what_was_found(study, capsys):

@@ -569,6 +569,28 @@ def test_a_dry_run_evaluates_one_chunk_and_says_how_long_the_whole_will_take(cap
     assert len(result.history) == 0
     assert 0 < len(objective.evaluated) <= 3 * 3
     assert "will take about" in caplog.text
+    assert "finalist" not in caplog.text  # there is no short list that could have failed
+
+
+def test_a_fixed_number_of_threads_holds_for_torch_and_its_own_mkl():
+    torch = pytest.importorskip("torch")
+    seen = []
+
+    def spy(value):
+        seen.append(torch.__config__.parallel_info())
+        return value
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)  # from here on torch's MKL does not listen to OpenMP any more
+        search(spy, space=Integer(0, 9), budget=3)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen
+    for text in seen:
+        assert "at::get_num_threads() : 1\n" in text
+        assert "mkl_get_max_threads()" not in text or "mkl_get_max_threads() : 1\n" in text
 
 
 def test_history_becomes_a_data_frame():

@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,9 +10,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from benchmarks import expert_pruning
 from benchmarks.__main__ import main
 from benchmarks.expert_pruning import PRESETS
 from searchlib.objectives import ExpertPlan
+from searchlib.objectives.answer_scoring import AnswerScorer
 from searchlib.objectives.expert_pruning import ExpertPruning
 
 
@@ -25,6 +31,44 @@ def test_the_smoke_preset_prints_a_table_and_writes_its_json_and_plot(tmp_path, 
     assert methods["prune + merge"]["evaluations"]["values"] == [60]
     assert [claim["holds"] for claim in written["claims"]] == [True]
     assert (tmp_path / "expert_pruning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_method_is_given_one_thread(monkeypatch):
+    import torch
+
+    used = set()
+    score = AnswerScorer.score
+
+    def counted(self, columns=None):
+        used.add(torch.get_num_threads())
+        return score(self, columns)
+
+    monkeypatch.setattr(AnswerScorer, "score", counted)
+    monkeypatch.setattr(expert_pruning, "small_objective", lambda *_, **settings: ExpertPruning.smoke())
+    setting = expert_pruning.Setting("smoke", 2)
+    preset = expert_pruning.Preset(1, (setting,), evaluations=12)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expert_pruning._references(preset, setting)
+        assert used == {1}
+        for method in ("released loop", "prune + merge"):
+            expert_pruning._searched(preset, setting, method, 0)
+        assert used == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_waiting_threads_do_not_keep_busy_cores_busy():
+    own = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    command = [sys.executable, "-m", "benchmarks", "expert_pruning", "--help"]
+    done = subprocess.run(command, env=environment | {"OMP_DISPLAY_ENV": "verbose"}, cwd=Path(__file__).parents[2],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("this OpenMP does not display how long it spins")
+    assert "GOMP_SPINCOUNT = '0'" in done.stderr
 
 
 def test_the_full_preset_searches_a_checkpoint_of_ones_own(tmp_path, capsys):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from typing import Any
@@ -224,6 +225,27 @@ def test_other_plans_live_beside_the_base_checkpoint(family, matrices, tokens, t
     assert torch.equal(logits(model, generated)[:, 3:-1].argmax(-1), generated[:, 4:])
     with pytest.raises(UnsupportedModel, match="to match its router"):
         MoeModel(model)
+
+
+@pytest.mark.parametrize(("family", "matrices"), [("mixtral", dense(keep=E)), ("qwen3-moe-unnormalized", pruned())])
+def test_a_model_that_runs_with_hooks_refuses_to_lose_them(family, matrices, tokens, tmp_path):
+    model = build(family)
+    plan, expected = search_result(model, tokens, matrices)
+    with pytest.raises(InvalidSettings, match=r"would not hold what its routers do.*plan\.save"):
+        plan.apply(model).save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert torch.equal(logits(copy.deepcopy(model), tokens), logits(model, tokens))
+    torch.testing.assert_close(logits(model, tokens), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_plan_is_applied_once(tokens):
+    model = build()
+    plan, expected = search_result(model, tokens, dense(keep=E))
+    plan.apply(model)
+    for again in (plan.apply, plan.stock_obstacle):
+        with pytest.raises(InvalidSettings, match="steered already"):
+            again(model)
+    torch.testing.assert_close(logits(model, tokens), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_router_and_experts_may_be_pruned_differently(tokens, tmp_path):
