@@ -150,7 +150,7 @@ class ScoreMatrix:
 
             table = pandas.read_parquet(path)
         except ImportError as error:
-            raise MissingDependency("a parquet file needs pandas and pyarrow: pip install pandas pyarrow") from error
+            raise MissingDependency("parquet needs pandas and pyarrow: pip install 'searchlib[report]'") from error
         except (OSError, ValueError) as error:
             raise InvalidSettings(f"{str(path)!r} cannot be read as a parquet file ({error})") from error
         first = None if not len(table.columns) else table[table.columns[0]]

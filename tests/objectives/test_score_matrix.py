@@ -122,33 +122,28 @@ def test_an_npz_is_read_as_numpy_wrote_it(tmp_path, names):
     assert ScoreMatrix.read(path).models[0] == "model 0"
 
 
-def test_a_parquet_file_is_read_or_what_it_needs_is_named(tmp_path):
+def test_a_parquet_file_has_its_models_in_the_index_or_in_the_first_column(tmp_path):
     path = tmp_path / "scores.parquet"
-    try:
-        pd.DataFrame(TABLE, index=["a", "b", "c"], columns=list("wxyz")).to_parquet(path)
-    except ImportError:
-        path.write_bytes(b"PAR1")
-        with pytest.raises(MissingDependency, match="pip install pandas pyarrow"):
-            ScoreMatrix.read(path)
-    else:
-        np.testing.assert_array_equal(ScoreMatrix.read(path).scores, TABLE)
-
-
-def test_a_parquet_file_without_an_index_has_its_models_in_the_first_column(tmp_path, monkeypatch):
-    path = tmp_path / "scores.parquet"
-    path.write_bytes(b"PAR1")
-    frame = pd.DataFrame({"model": ["a", "b"], "x": [1.0, 2.0], "y": [3.0, np.nan]})
-    monkeypatch.setattr(pd, "read_parquet", lambda _: frame)
+    pd.DataFrame(TABLE, index=["a", "b", "c"], columns=list("wxyz")).to_parquet(path)
+    matrix = ScoreMatrix.read(path)
+    np.testing.assert_array_equal(matrix.scores, TABLE)
+    assert (matrix.models, matrix.items) == (("a", "b", "c"), ("w", "x", "y", "z"))
+    pd.DataFrame({"model": ["a", "b"], "x": [1.0, 2.0], "y": [3.0, np.nan]}).to_parquet(path)
     matrix = ScoreMatrix.read(path)
     assert (matrix.models, matrix.items) == (("a", "b"), ("x", "y"))
-    monkeypatch.setattr(pd, "read_parquet", lambda _: frame.set_index("model"))
-    assert ScoreMatrix.read(path).models == ("a", "b")
+    assert np.isnan(matrix.scores[1, 1])
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    (tmp_path / "scores.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(InvalidSettings, match="cannot be read as a parquet file"):
+        ScoreMatrix.read(tmp_path / "scores.parquet")
 
 
 def test_a_parquet_file_without_pandas_names_what_is_missing(tmp_path, monkeypatch):
     (tmp_path / "scores.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(MissingDependency, match="needs pandas and pyarrow"):
+    with pytest.raises(MissingDependency, match="needs pandas and pyarrow: pip install"):
         ScoreMatrix.read(tmp_path / "scores.parquet")
 
 
