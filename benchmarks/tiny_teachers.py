@@ -14,7 +14,8 @@ the right one on every second x; teachers and students err in copying and in ari
 a right rule of its world, and no teacher has read about the question of a teaching or of an exam problem.
 
 The weights are a function of the recipe, the library versions and the kind of processor, which decides how sums are
-rounded: trained once, on one thread, on the first call of :func:`teacher` or :func:`student`, and cached below ``$XDG_CACHE_HOME/searchlib``.
+rounded. Trained once, on one thread, on the first call of :func:`teacher` or :func:`student`, and cached below
+``$XDG_CACHE_HOME/searchlib``.
 
 Run ``python -m benchmarks.tiny_teachers [SEED]`` to train them and print what they can do.
 """

@@ -25,12 +25,11 @@ from typing import Any, final
 import numpy as np
 import threadpoolctl
 from numpy.typing import NDArray
-from scipy import sparse
 
 __all__ = ["ItemDesign"]
 
-#: Sets whose matrices are solved at once.
-_BLOCK = 1024
+#: So many loadings of sets are looked up at once (16 MB).
+_BLOCK = 2_000_000
 #: Rounds of exchanges over all places; fewer where one changes nothing.
 _ROUNDS = 8
 
@@ -63,8 +62,6 @@ class ItemDesign:
         self._loadings = np.ascontiguousarray(centered.T @ directions / root)
         self._noise = noise
         self._target = self._loadings.mean(axis=0)
-        self._upper = np.triu_indices(self._loadings.shape[1])
-        self._information: NDArray[np.float64] | None = None
 
     def residuals(self, population: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """By how much the best linear prediction from every set misses the models at hand, and what its noise costs.
@@ -117,24 +114,26 @@ class ItemDesign:
 
     def _left(self, population: NDArray[Any]) -> NDArray[np.float64]:
         """P t of every set, shape ``(n, factors)``."""
-        if self._information is None:
-            first, second = self._upper
-            self._information = self._loadings[:, first] * self._loadings[:, second] / self._noise[:, None]
         n, size = population.shape
-        factors = len(self._target)
-        out = np.empty((n, factors))
-        for start in range(0, n, _BLOCK):
-            block = population[start : start + _BLOCK]
-            rows = len(block)
-            ones, ends = np.ones(block.size), np.arange(0, block.size + 1, size)
-            sums = sparse.csr_array((ones, block.ravel(), ends), shape=(rows, len(self._noise))) @ self._information
-            precision = np.zeros((rows, factors, factors))
-            precision[:, self._upper[0], self._upper[1]] = sums
-            precision[:, self._upper[1], self._upper[0]] = sums
-            precision[:, np.arange(factors), np.arange(factors)] += 1.0
-            wanted = np.broadcast_to(self._target[:, None], (rows, factors, 1))
-            out[start : start + rows] = np.linalg.solve(precision, wanted)[..., 0]
+        out = np.empty((n, len(self._target)))
+        step = max(1, _BLOCK // (size * len(self._target)))
+        for start in range(0, n, step):
+            block = population[start : start + step]
+            out[start : start + step] = self._left_of(self._loadings[block], self._noise[block])
         return out
+
+    def _left_of(self, loadings: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for loadings ``(n, size, factors)`` and noise ``(n, size)``, by the smaller of two systems."""
+        size, factors = loadings.shape[1:]
+        flipped = loadings.transpose(0, 2, 1)
+        if factors <= size:
+            precision = np.eye(factors) + (flipped / noise[:, None, :]) @ loadings
+            wanted = np.broadcast_to(self._target[:, None], (len(noise), factors, 1))
+            return np.asarray(np.linalg.solve(precision, wanted)[..., 0])
+        covariance = loadings @ flipped
+        covariance[:, np.arange(size), np.arange(size)] += noise
+        weights = np.linalg.solve(covariance, (loadings @ self._target)[..., None])
+        return np.asarray(self._target - (flipped @ weights)[..., 0])
 
 
 @final

@@ -12,6 +12,7 @@ space                   one candidate                                value
 :class:`Affine`         n weights that sum to one, of either sign    tuple of floats
 :class:`Permutation`    an order of n items                          tuple of items
 :class:`Product`        several of these at once, by name            dict
+:class:`Grouped`        the same choice once per layer or block      tuple of the part's values
 :class:`EvalSubsets`    benchmark items, with repetitions             tuple of items
 :class:`ExemplarSets`   which exemplars a prompt shows               tuple of exemplar ids
 :class:`ExpertSubsets`  which experts each group of layers keeps     tuple of tuples of indices
@@ -25,6 +26,7 @@ from searchlib.spaces.categorical import Categorical
 from searchlib.spaces.eval_subsets import EvalSubsets
 from searchlib.spaces.exemplar_sets import ExemplarSets
 from searchlib.spaces.experts import ExpertMatrices, ExpertMerges, ExpertSubsets
+from searchlib.spaces.grouped import Grouped
 from searchlib.spaces.integer import Integer
 from searchlib.spaces.permutation import Permutation
 from searchlib.spaces.product import Product
@@ -41,6 +43,7 @@ __all__ = [
     "ExpertMatrices",
     "ExpertMerges",
     "ExpertSubsets",
+    "Grouped",
     "Integer",
     "Permutation",
     "Product",

@@ -90,5 +90,6 @@ def test_the_public_names_are_those_that_were_promised():
     assert promised <= set(searchlib.__all__)
     for name in searchlib.__all__:
         assert getattr(searchlib, name) is not None
-    names = ["Binary", "Subset", "Categorical", "Integer", "Real", "Simplex", "Affine", "Permutation", "Product"]
+    names = ["Binary", "Subset", "Categorical", "Integer", "Real", "Simplex", "Affine", "Permutation", "Product",
+             "Grouped"]  # fmt: skip
     assert set(names) <= set(spaces.__all__)

@@ -11,6 +11,7 @@ from searchlib.spaces import (
     ExemplarSets,
     ExpertMerges,
     ExpertSubsets,
+    Grouped,
     Integer,
     Permutation,
     Product,
@@ -30,6 +31,8 @@ SPACES = [
     Affine(4),
     Permutation(6),
     Product(mask=Binary(6), rate=Real(0.0, 1.0)),
+    Grouped(Subset(6, k=3), groups=3),
+    Grouped(Product(mask=Binary(3), rate=Real(0.0, 1.0)), groups=2),
     ExpertSubsets(layers=4, experts=6, keep=3, groups=2),
     ExemplarSets(8, k=3, capacity=40),
 ]
