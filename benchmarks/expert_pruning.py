@@ -232,7 +232,7 @@ def _claim(
                 _claim_better(table, f"searched {ours} beats {rival} at equal evaluations", pairs,
                               "paired t over (task, keep, seed)")  # fmt: skip
     if table.preset != "paper":
-        # Not the luckiest draw: how good the trained model is, and with it what pruning leaves, depends on the processor.
+        # Not the luckiest draw: how good the model is, and with it what pruning leaves, depends on the processor.
         margins = [values(setting, OURS[1]).min() - np.mean(references[setting]["random"]) for setting in grid]
         table.claim("every prune + merge search beats the mean of 30 random draws", value=float(min(margins)),
                     bound=0.0, n=len(grid) * table.seeds, test="least difference", holds=min(margins) > 0)  # fmt: skip

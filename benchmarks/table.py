@@ -82,17 +82,22 @@ class Table:
         self.seconds: float | None = None
         self.claims: list[Claim] = []
         self._values: dict[tuple[str, str], dict[str, list[float | None]]] = {}
+        self._row: tuple[str, str] | None = None
         self._start = time.perf_counter()
 
     def add(self, task: str, method: str, **metrics: float | None) -> None:
         """Append one value per metric to a row: called once per seed, or once for a method without chance.
 
-        A value that is missing (None) or not finite is kept as missing; mean and spread leave it out.
+        A value that is missing (None) or not finite is kept as missing; mean and spread leave it out. Progress is said
+        where a row begins, goes on after another one, or has a value for every seed; a terminal shows every value.
         """
         row = self._values.setdefault((task, method), {})
         for name, value in metrics.items():
             row.setdefault(name, []).append(_number(value))
-        self.progress(f"{task}: {method}")
+        begun, self._row = self._row != (task, method), (task, method)
+        complete = max(map(len, row.values()), default=0) == self.seeds
+        if begun or complete or sys.stderr.isatty():
+            self.progress(f"{task}: {method}")
 
     def claim(
         self,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
@@ -117,6 +117,20 @@ class ExpertPlan:
             raise InvalidSettings(f"top_k must lie between 1 and the {self.keep} slots, got {self.top_k}")
         groups = checked_groups(self.layer_groups, len(self.base.layers), len(self.router))
         object.__setattr__(self, "layer_groups", tuple(groups.tolist()))
+
+    def __repr__(self) -> str:
+        """Sizes, then the kept experts of every layer group by decoder layer; matrices only by their shape."""
+        text = f"{self.keep} of {self.base.experts} experts in {len(self.base.layers)} layers, top_k={self.top_k}"
+        kept = [one_hot_index(matrix) for matrix in self.merging]
+        if any(index is None for index in kept):
+            text += f"; experts merged, router and merging matrices of shape {self.router.shape}"
+        else:
+            if not np.array_equal(self.router, self.merging):
+                text += f"; router mapped by other matrices of shape {self.router.shape}"
+            layers = np.array(self.base.numbers)
+            for group, index in enumerate(kept):
+                text += f"; {_named(layers[np.array(self.layer_groups) == group])}: {index.tolist()}"  # type: ignore[union-attr]
+        return f"ExpertPlan({text})"
 
     @classmethod
     def of(
@@ -325,6 +339,14 @@ def _refuse_to_save(obstacle: str, *arguments: Any, **keywords: Any) -> None:
         f"a checkpoint of this model would not hold what its routers do: {obstacle}; save the plan with "
         "plan.save(folder), and apply ExpertPlan.load(folder) to the base model"
     )
+
+
+def _named(layers: NDArray[np.int64]) -> str:
+    """Some layers in words: "layer 3", "layers 0-7", "layers 0, 2, 5"."""
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    one_run = len(layers) > 2 and (np.diff(layers) == 1).all()
+    return f"layers {layers[0]}-{layers[-1]}" if one_run else f"layers {', '.join(map(str, layers))}"
 
 
 def _repeats(experts: list[int]) -> bool:

@@ -14,6 +14,7 @@ Not reproduced: NAEE's dynamic skipping, and the paper's prompts and datasets (b
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
@@ -58,15 +59,25 @@ def split_cases(
         shares: positive for SEARCH, non-negative for the others; they sum to one.
         seed: decides the shuffle.
 
+    Raises:
+        InvalidSettings: shares that are none, or too few cases for them.
+
     Example:
         >>> parts = split_cases([Case(str(i), "yes") for i in range(10)])
         >>> [len(part) for part in parts.values()]
         [5, 2, 3]
     """
-    if len(shares) != 3 or min(shares) < 0 or shares[0] <= 0 or abs(sum(shares) - 1) > 1e-6:
+    if len(shares) != 3 or min(shares) < 0 or shares[0] <= 0 or not abs(sum(shares) - 1) <= 1e-6:
         raise InvalidSettings(f"shares must be three parts that sum to one, the first positive, but are {shares}")
+    if not _fills(shares, len(cases)):
+        enough = next(n for n in itertools.count(len(cases) + 1) if _fills(shares, n))
+        raise InvalidSettings(
+            f"too few cases ({len(cases)}) to be split into SEARCH, SELECT and HOLDOUT by the shares {shares}: give "
+            f"{enough} or more, or split them yourself with cases={{Split.SEARCH: […], Split.SELECT: […], "
+            f"Split.HOLDOUT: […]}}, where only SEARCH must have any"
+        )
     order = np.random.default_rng(seed).permutation(len(cases))
-    ends = np.rint(np.cumsum((0.0, *shares)) * len(cases)).astype(int)
+    ends = _ends(shares, len(cases))
     return {
         split: [cases[int(i)] for i in order[start:end]]
         for split, start, end in zip(Split, ends[:-1], ends[1:], strict=True)
@@ -353,6 +364,15 @@ def _checked_top_k(top_k: int | None, keep: int, moe: MoeModel) -> int:
     return top_k
 
 
+def _ends(shares: tuple[float, float, float], cases: int) -> NDArray[np.int64]:
+    return np.rint(np.cumsum((0.0, *shares)) * cases).astype(np.int64)
+
+
+def _fills(shares: tuple[float, float, float], cases: int) -> bool:
+    """Whether every split with a share gets a case."""
+    return bool((np.diff(_ends(shares, cases)) > 0)[np.array(shares) > 0].all())
+
+
 def _numbered(parts: Mapping[Split, Sequence[Case]]) -> dict[Split, Cases]:
     numbered, start = {}, 0
     for split in Split:
@@ -360,7 +380,9 @@ def _numbered(parts: Mapping[Split, Sequence[Case]]) -> dict[Split, Cases]:
         numbered[split] = Cases(tuple(range(start, start + len(mine))), mine)
         start += len(mine)
     if not len(numbered[Split.SEARCH]):
-        raise InvalidSettings("there are no SEARCH cases, so there is nothing to search on; pass cases=[Case(…), …]")
+        raise InvalidSettings(
+            "there are no SEARCH cases, so there is nothing to search on; pass cases={Split.SEARCH: [Case(…), …], …}"
+        )
     return numbered
 
 

@@ -7,10 +7,14 @@ import ast
 import contextlib
 import csv
 import dataclasses
+import functools
 import importlib.util
+import inspect
 import json
 import sys
-from collections.abc import Sequence
+import traceback
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +51,10 @@ _EXAMPLES = """examples:
 """
 
 
+class _WrongObjective(InvalidSettings):
+    """What ``--objective`` names cannot be used."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0 fine, 1 a search or study problem, 2 wrong usage)."""
     parser = argparse.ArgumentParser(
@@ -77,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except SearchlibError as error:
         print(f"searchlib: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, _WrongObjective) else 1
     except BrokenPipeError:
         return 0
     return 0
@@ -194,20 +202,61 @@ def _history_rows(history: History) -> list[dict[str, Any]]:
 
 
 def _load(target: str) -> Any:
-    """Call ``NAME`` of the user's own ``FILE.py``."""
-    path, colon, name = target.rpartition(":")
-    if not colon or not path.endswith(".py") or not Path(path).is_file():
-        raise InvalidSettings(f"--objective must be FILE.py:NAME with an existing file, but is {target!r}")
+    """Call ``NAME`` of the user's own ``FILE.py``: an objective, a plain function, or one of them with an algorithm."""
+    path, _, name = target.rpartition(":")
+    if not name or not path.endswith(".py") or not Path(path).is_file():
+        raise _WrongObjective(f"--objective must be FILE.py:NAME with an existing file, but is {target!r}")
+    make = getattr(_imported(path), name, None)
+    if not callable(make):
+        raise _WrongObjective(f"{path!r} has no function {name!r} that makes the objective")
+    needed = _needed(make)
+    if needed:
+        raise _WrongObjective(
+            f"{target!r} is called without arguments, but needs {', '.join(needed)}; name a function that needs none "
+            f"and returns the objective"
+        )
+    made = _of_the_user(make, path, f"{target!r} made no objective")
+    objective, *algorithm = made if isinstance(made, tuple) and len(made) == 2 else (made,)
+    plain = callable(objective) and not isinstance(objective, type)
+    if not (plain or isinstance(objective, Objective)) or not all(isinstance(one, Algorithm) for one in algorithm):
+        raise _WrongObjective(
+            f"{target!r} must return an Objective, a function to search, or (objective, algorithm), "
+            f"but returned {made!r:.200}"
+        )
+    return made
+
+
+def _imported(path: str) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses and pickles look for it
     sys.path.insert(0, str(Path(path).resolve().parent))  # as if it were run as a script
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, name, None)):
-        raise InvalidSettings(f"{path!r} has no function {name!r} that makes the objective")
-    return getattr(module, name)()
+    _of_the_user(functools.partial(spec.loader.exec_module, module), path, f"{path!r} cannot be imported")
+    return module
+
+
+def _needed(make: Callable[..., Any]) -> list[str]:
+    """Names of the arguments that a call must have; none where Python cannot tell."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in optional]
+
+
+def _of_the_user(call: Callable[[], Any], path: str, failed: str) -> Any:
+    """Call the user's own code; what it raises becomes one sentence with the last line of ``path`` that was reached."""
+    try:
+        return call()
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == Path(path).resolve()]
+        line = f" (line {lines[-1]})" if lines else ""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise _WrongObjective(f"{failed}{line}: {reason:.500}") from error
 
 
 def _rebuilt(text: str, kind: type[Any]) -> Any:

@@ -230,18 +230,36 @@ class Search:
             self._study.close()
 
     def estimate(self) -> float:
-        """Time one chunk of first candidates and return the seconds that the whole budget of evaluations will take."""
-        if self.budget.evaluations is None:
-            raise InvalidSettings("only a budget in evaluations can be estimated")
+        """Time one chunk of first candidates and return the seconds that the whole search will take.
+
+        A limit in cells or cost counts by what that chunk used (the batch that crosses it is finished, which is not
+        counted); a limit in seconds is itself the most that the search takes. Infinite where the budget is only a
+        target: nobody knows how many candidates that takes.
+        """
+        return self._estimated()[0]
+
+    def _estimated(self) -> tuple[float, str]:
+        """What :meth:`estimate` says, as seconds and as a sentence."""
         with self:
             run = self.algorithm.start(self._problem(), np.random.default_rng(self.seed))
-            rows = run.ask(min(self._batch_size, self.objective.chunk_rows, self.budget.evaluations)).population
+            most = min(self._batch_size, self.objective.chunk_rows, self.budget.evaluations or self._batch_size)
+            rows = run.ask(most).population
             cases = self._cases[Split.SEARCH]
             start = time.perf_counter()
             for _ in self._evaluator.run(rows, Split.SEARCH, cases, self._scorer.chunks(len(rows), Split.SEARCH)):
                 pass
-            seconds = (time.perf_counter() - start) / max(1, len(rows))
-        return seconds * self.budget.evaluations
+            seconds = time.perf_counter() - start
+            evaluations, whole = self._spent.whole(len(rows), len(rows) * len(cases), self._cost(rows), seconds)
+        each = _seconds(seconds / max(1, len(rows)))
+        if math.isinf(whole):
+            return whole, (
+                f"a candidate takes about {each}, but {self.budget} does not say how many it takes; give evaluations=… "
+                f"or seconds=… beside it to know the most that the search will take"
+            )
+        return whole, (
+            f"the whole search will take about {_seconds(whole)} of evaluation, "
+            f"enough for about {evaluations:.0f} candidates at {each} each"
+        )
 
     def _started(self) -> Run:
         if self._run is None:
@@ -273,9 +291,11 @@ class Search:
         self._halfway = False
         elapsed = time.perf_counter() - start
         self._spent.seconds += elapsed
-        if self.budget.evaluations is not None and len(self.history) == len(batch):
-            left = elapsed * (self.budget.evaluations / max(1, self._spent.evaluations) - 1)
-            logger.info("first batch took %.1f s; the search will take about %.0f s more", elapsed, left)
+        if len(self.history) == len(batch):
+            spent = self._spent
+            left = spent.whole(spent.evaluations, spent.cells, spent.cost, elapsed)[1] - elapsed
+            if math.isfinite(left):
+                logger.info("first batch took %.1f s; the search will take about %.0f s more", elapsed, left)
         return Record(
             self._spent.evaluations, self._spent.best_value, news.ids, news.population, news.values, news.status,
             elapsed, stored is not None,
@@ -331,10 +351,13 @@ class Search:
         return Told(batch.ids, batch.population, *columns, np.ones(len(batch), np.bool_), tuple(table.errors))
 
     def _spend(self, rows: Population, asked: int) -> None:
-        cases, cost = self._cases[Split.SEARCH], 0.0
-        if self.budget.cost is not None:
-            cost = self.objective.cost(Candidates(self.objective.space, rows), cases)
-        self._spent.add(len(rows), asked - len(rows), len(rows) * len(cases), cost)
+        self._spent.add(len(rows), asked - len(rows), len(rows) * len(self._cases[Split.SEARCH]), self._cost(rows))
+
+    def _cost(self, rows: Population) -> float:
+        """What the rows cost on the search cases; not worked out where no budget counts it."""
+        if self.budget.cost is None:
+            return 0.0
+        return self.objective.cost(Candidates(self.objective.space, rows), self._cases[Split.SEARCH])
 
     def _journal(self, told: Told, number: int, stored: StoredBatch | None, seconds: float) -> None:
         assert self._study is not None
@@ -468,7 +491,7 @@ def search(
         with run:
             if dry_run:
                 run.outcome = Outcome.DRY_RUN
-                logger.warning("dry run: the whole search will take about %.0f s of evaluation", run.estimate())
+                logger.warning("dry run: %s", run._estimated()[1])
                 return run.result()
             for _ in run:
                 pass
@@ -495,6 +518,10 @@ def _as_objective(
         raise InvalidSettings(f"space must be a searchlib Space, but is {space!r}")
     function = _evaluated_outside if objective is None else objective
     return FunctionObjective(function, space, direction or "minimize", batched=batched)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
 
 
 def _evaluated_outside(value: Any) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -120,5 +121,5 @@ class Result:
 
 
 def _short(value: Any, limit: int = 200) -> str:
-    text = repr(value)
+    text = re.sub(r"\s*\n\s*", " ", repr(value))  # arrays show themselves over several lines
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -63,6 +63,22 @@ class Spending:
             return Outcome.EXHAUSTED
         return Outcome.NOTHING_NEW if self._stale >= max(_STALE, _STALE_BATCHES * self._batch_size) else Outcome.RUNNING
 
+    def whole(self, candidates: int, cells: int, cost: float, seconds: float) -> tuple[float, float]:
+        """Evaluations and seconds that the whole budget buys, judged by what its first ``candidates`` have used.
+
+        Both are infinite where only a target limits the search; a target beside other limits may end it sooner.
+        """
+        budget = self._budget
+        used = ((budget.cells, cells), (budget.cost, cost), (budget.seconds, seconds))
+        bought = [candidates * limit / spent for limit, spent in used if limit is not None and spent > 0]
+        if budget.evaluations is not None:
+            bought.append(budget.evaluations)
+        least = min(bought, default=math.inf)
+        if math.isinf(least) or not candidates:
+            return math.inf, math.inf
+        evaluations = min(math.ceil(least), self._space_size)
+        return evaluations, min(evaluations * seconds / candidates, budget.seconds or math.inf)
+
     def allowance(self) -> int:
         """How many candidates the next batch may have while the search is running."""
         limit = self._budget.evaluations

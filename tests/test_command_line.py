@@ -96,20 +96,86 @@ def test_resume_goes_on_with_the_stored_settings(study, tmp_path, capsys):
     assert (resumed.population[:40] == whole.history.population).all()
 
 
+def test_a_study_that_is_not_there_is_answered_with_a_sentence(capsys):
+    assert main(["show", "nowhere.db"]) == 1
+    assert "no study at" in capsys.readouterr().err
+
+
+WRONG = """
+import sys
+
+def needs(model, *cases, keep, groups=None):
+    raise AssertionError("called")
+
+def raises():
+    raise RuntimeError("no such\\nmodel")
+
+def leaves():
+    sys.exit(3)
+
+def number():
+    return 7
+
+def forgets():
+    make()
+
+def kind():
+    return FunctionObjective
+
+def three():
+    return make(), None, None
+
+def swapped():
+    return Evolution(), make()
+
+class Built:
+    def __init__(self, model):
+        self.model = model
+"""
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("target", "message"),
     [
-        (["show", "nowhere.db"], "no study at"),
-        (["resume", "STUDY", "--objective", "nowhere.py:make"], "existing file"),
-        (["resume", "STUDY", "--objective", "SCRIPT:nothing"], "no function 'nothing'"),
+        ("nowhere.py:make", "FILE.py:NAME with an existing file"),
+        ("SCRIPT", "FILE.py:NAME with an existing file"),
+        ("SCRIPT:", "FILE.py:NAME with an existing file"),
+        ("SCRIPT:nothing", "no function 'nothing'"),
+        ("SCRIPT:Subset.k", "no function 'Subset.k'"),
+        ("SCRIPT:needs", "without arguments, but needs model, keep;"),
+        ("SCRIPT:Built", "without arguments, but needs model;"),
+        ("SCRIPT:raises", "made no objective (line 17): RuntimeError: no such model"),
+        ("SCRIPT:leaves", "SystemExit: 3"),
+        ("SCRIPT:number", "must return an Objective, a function to search, or (objective, algorithm), but returned 7"),
+        ("SCRIPT:forgets", "but returned None"),
+        ("SCRIPT:kind", "but returned <class"),
+        ("SCRIPT:three", "but returned (<"),
+        ("SCRIPT:swapped", "but returned (Evolution("),
+        ("TORN:make", "cannot be imported: SyntaxError"),
+        ("LACKING:make", "cannot be imported (line 2): ModuleNotFoundError: No module named 'no_such_library'"),
     ],
 )
-def test_a_mistake_is_answered_with_a_sentence(arguments, message, study, tmp_path, capsys):
+def test_an_objective_that_cannot_be_made_is_wrong_usage(target, message, study, tmp_path, capsys):
+    texts = {"SCRIPT": "from searchlib import Evolution" + OBJECTIVE + WRONG, "TORN": "def make(:",
+             "LACKING": "\nimport no_such_library"}  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / f"{name.lower()}.py").write_text(text)
+        target = target.replace(name, str(tmp_path / f"{name.lower()}.py"))
+    assert main(["resume", str(study), "--objective", target]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("searchlib: ")
+    assert said.count("\n") == 1
+
+
+def test_a_wrong_objective_shows_no_traceback(study, tmp_path):
     script = tmp_path / "objective.py"
-    script.write_text(OBJECTIVE)
-    arguments = [text.replace("STUDY", str(study)).replace("SCRIPT", str(script)) for text in arguments]
-    assert main(arguments) == 1
-    assert message in capsys.readouterr().err
+    script.write_text(OBJECTIVE + WRONG)
+    command = [sys.executable, "-m", "searchlib", "resume", str(study), "--objective", f"{script}:raises"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no such model" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_settings_on_file_are_data_not_code(study, tmp_path, capsys):

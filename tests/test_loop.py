@@ -1,5 +1,6 @@
 import math
 import os
+import re
 import time
 import warnings
 
@@ -570,6 +571,68 @@ def test_a_dry_run_evaluates_one_chunk_and_says_how_long_the_whole_will_take(cap
     assert 0 < len(objective.evaluated) <= 3 * 3
     assert "will take about" in caplog.text
     assert "finalist" not in caplog.text  # there is no short list that could have failed
+
+
+class Slow(Noisy):
+    """Ten cells, thirty units of cost and a hundredth of a second per candidate."""
+
+    chunk_cases = 10
+
+    def evaluate(self, candidates, cases):
+        time.sleep(0.01 * len(candidates))
+        return super().evaluate(candidates, cases)
+
+    def cost(self, candidates, cases):
+        return 3.0 * len(candidates) * len(cases)
+
+
+@pytest.mark.parametrize(
+    ("budget", "candidates"),
+    [
+        (Budget(evaluations=200), 200),
+        (Budget(cells=2000), 200),
+        (Budget(cost=6000.0), 200),
+        (Budget(cells=1995), 200),
+        (Budget(cells=2000, cost=600.0), 20),
+        (Budget(evaluations=200, seconds=1000.0, target=9.0), 200),
+        (Budget(evaluations=10**6), 1024),  # all that there are
+    ],
+    ids=repr,
+)
+def test_a_dry_run_counts_any_limit_in_candidates_and_seconds(budget, candidates, caplog):
+    search(Slow(), budget=budget, dry_run=True)
+    assert f"about {candidates} candidates" in caplog.text
+    seconds = Search(Slow(), budget=budget).estimate()
+    assert 0.01 * candidates <= seconds < candidates
+
+
+def test_a_dry_run_says_how_many_candidates_a_time_limit_buys(caplog):
+    assert Search(Slow(), budget=Budget(seconds=1.0)).estimate() == 1.0
+    search(Slow(), budget=Budget(seconds=1.0), dry_run=True)
+    said = re.search(r"will take about 1 s of evaluation, enough for about (\d+) candidates", caplog.text)
+    assert said is not None
+    assert 1 < int(said[1]) <= 100
+
+
+def test_a_dry_run_with_a_target_alone_says_that_nobody_knows(caplog):
+    result = search(Slow(), budget=Budget(target=9.0), dry_run=True)
+    assert result.outcome is Outcome.DRY_RUN
+    assert re.search(r"a candidate takes about 0\.0\d+ s, but Budget", caplog.text)
+    assert "Budget(target=9.0) does not say how many it takes; give evaluations=…" in caplog.text
+    assert Search(Slow(), budget=Budget(target=9.0)).estimate() == math.inf
+
+
+def test_a_winner_is_printed_on_one_short_line():
+    class Wide(Noisy):
+        def artifact(self, value):
+            return {"weights": np.zeros((6, 6)), "name": "x" * 500}
+
+    result = search(Wide(), budget=8)
+    assert "\n" in repr(result.best)
+    first, second = str(result).splitlines()[:2]
+    assert first.startswith("best       {'weights': array([[0., 0.")
+    assert len(first) <= 11 + 200
+    assert second.startswith("value")
 
 
 def test_a_fixed_number_of_threads_holds_for_torch_and_its_own_mkl():

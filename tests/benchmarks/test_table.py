@@ -258,3 +258,23 @@ def test_an_interval_needs_two_finite_values(values):
 def test_a_bootstrap_of_unequal_lengths_is_refused():
     with pytest.raises(InvalidSettings, match="pairs are needed, but there are 2 values and 3 values"):
         paired_bootstrap([1, 2], [1, 2, 3])
+
+
+def test_progress_is_one_line_per_row_not_per_value(capsys):
+    table = Table("fake", "smoke", 3)
+    for _ in range(30):
+        table.add("sort", "random", accuracy=0.5)
+    for _ in range(2):
+        for method in ("ours", "theirs"):
+            table.add("sort", method, accuracy=0.5)
+    said = [line.split(" s  ")[1] for line in capsys.readouterr().err.splitlines()]
+    # the third of the 30 would be the last one of a row with a value per seed
+    assert said == ["sort: random"] * 2 + ["sort: ours", "sort: theirs"] * 2
+
+
+def test_a_terminal_sees_every_value(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    table = Table("fake", "smoke", 3)
+    for _ in range(5):
+        table.add("sort", "random", accuracy=0.5)
+    assert capsys.readouterr().err.count("sort: random") == 5

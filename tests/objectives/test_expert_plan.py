@@ -338,6 +338,22 @@ def test_kept_experts_are_listed_per_layer(tmp_path):
     assert sorted(lines[0]["1"]) == list(range(E))
 
 
+def test_a_plan_shows_its_kept_experts_by_decoder_layer_and_no_matrices(tmp_path):
+    matrices = pruned()
+    first, second = matrices["merging"].argmax(axis=2).tolist()
+    plan = ExpertPlan.of(MoeModel(build("deepseek-v3")), layer_groups=[0, 1], **matrices)
+    assert repr(plan) == f"ExpertPlan(4 of 8 experts in 2 layers, top_k=2; layer 1: {first}; layer 2: {second})"
+    moe = MoeModel(build())
+    assert f"; layers 0, 2: {first}; layer 1: {second})" in repr(ExpertPlan.of(moe, layer_groups=[0, 1, 0], **matrices))
+    whole = {name: matrices[name][:1] for name in ("router", "merging")}
+    assert f"; layers 0-2: {first})" in repr(ExpertPlan.of(moe, layer_groups=[0, 0, 0], **whole))
+    shape = "matrices of shape (2, 4, 8)"
+    dense = ExpertPlan.of(moe, layer_groups=[0, 1, 1], **merged())
+    assert repr(dense) == f"ExpertPlan(4 of 8 experts in 3 layers, top_k=2; experts merged, router and merging {shape})"
+    other = ExpertPlan.of(moe, layer_groups=[0, 1, 1], **matrices | {"router": matrices["router"] * 0.5})
+    assert f"router mapped by other {shape}; layer 0: {first}" in repr(other)
+
+
 def test_merged_experts_are_listed_only_when_asked(tmp_path):
     plan = ExpertPlan.of(MoeModel(build()), layer_groups=[0, 1, 1], **merged())
     assert plan.kept is None

@@ -211,3 +211,22 @@ def test_splitting_cases_loses_none_and_repeats_none():
     assert sorted(map(repr, joined)) == sorted(map(repr, every))
     with pytest.raises(InvalidSettings, match="shares"):
         split_cases(every, (0.5, 0.5, 0.5))
+    with pytest.raises(InvalidSettings, match="shares"):
+        split_cases(every, (0.5, float("nan"), 0.5))
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_too_few_cases_for_the_splits_are_refused_with_the_number_needed(number):
+    with pytest.raises(InvalidSettings, match=rf"too few cases \({number}\).*give 4 or more.*cases=\{{Split\.SEARCH"):
+        ExpertPruning(_smoke_model, None, cases(number), keep=2)
+    assert [len(part) for part in split_cases(cases(4)).values()] == [2, 1, 1]
+    assert [len(part) for part in split_cases(cases(1), (1.0, 0.0, 0.0)).values()] == [1, 0, 0]
+    with pytest.raises(InvalidSettings, match=r"too few cases \(1\).*give 2 or more"):
+        split_cases(cases(1), (0.5, 0.0, 0.5))
+
+
+def test_splits_that_are_given_need_search_cases_only():
+    alone = ExpertPruning(_smoke_model, None, {Split.SEARCH: cases(1)}, keep=2)
+    assert [len(alone.cases(split)) for split in Split] == [1, 0, 0]
+    with pytest.raises(InvalidSettings, match="no SEARCH cases"):
+        ExpertPruning(_smoke_model, None, {Split.HOLDOUT: cases(1)}, keep=2)
