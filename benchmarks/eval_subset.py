@@ -83,7 +83,7 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(("CLIP",), (50,), 12_000, 3_000, 1, 1, False, 20),
     "small": Preset(tuple(MARGINS), (10, 50), 60_000, 10_000, 3, 1, False),
-    "paper": Preset(tuple(MARGINS), (5, 10, 50, 100, 200, 500), 200_000, 5_000, 14, 5, True),
+    "paper": Preset(tuple(MARGINS), (5, 10, 50, 100, 200, 500), 200_000, 5_000, 40, 5, True),
 }
 
 
