@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED) ## Prune a small Mixtral's experts without a gradient; prints the table, saves a plot
-	$(BIN)/python -m benchmarks expert_pruning --preset small --out out
+	$(BIN)/python -m benchmarks expert_pruning --preset small --jobs 2 --out out
 
 test: $(INSTALLED) ## Run all tests (at most 8 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
