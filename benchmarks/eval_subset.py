@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.table import Table, paired_lower_bound
-from searchlib import Budget, Candidates, ShrinkingPool, Split, search
+from searchlib import Budget, Candidates, Split, search
 from searchlib.objectives import eval_subset_baselines as baselines
 from searchlib.objectives.eval_subset import EXPLAINED, EvalSubset
 from searchlib.objectives.eval_subset_folds import SubsetMethod, choose_method
@@ -259,12 +259,9 @@ def _search(
 ) -> Scored:
     start = time.process_time()
     objective = method.objective(scores, size, holdout=fold.test, margin=margin)
-    algorithm = method.algorithm
-    if algorithm is not None and algorithm.schedule is not None:  # pools must stay larger than the subset
-        algorithm = ShrinkingPool(schedule=tuple(pool for pool in algorithm.schedule if pool > size))
     if method.criterion == EXPLAINED:
         evaluations = CHECKED
-    result = search(objective, algorithm, budget=Budget(evaluations=evaluations), seed=seed, shortlist=1)
+    result = search(objective, method.algorithm, budget=Budget(evaluations=evaluations), seed=seed, shortlist=1)
     seconds = time.process_time() - start
     kept = np.sort(np.asarray(result.row))
     anchors = baselines.Anchors(kept, np.full(size, 1 / size))

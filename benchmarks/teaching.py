@@ -293,7 +293,7 @@ def _loaded(name: str, *, plain: bool) -> TextModel:
     from searchlib.objectives import CausalTextModel
 
     tokenizer = AutoTokenizer.from_pretrained(name)
-    model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map=None)
+    model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
     return CausalTextModel(model, tokenizer, chat=not plain and tokenizer.chat_template is not None)
 
 
