@@ -35,10 +35,16 @@ from searchlib.study import Study
 _CONSTRUCTORS: dict[str, Any] = {
     "Beam": algorithms.Beam,
     "Budget": Budget,
+    "CMAES": algorithms.CMAES,
     "Evolution": algorithms.Evolution,
+    "GaussianProcess": algorithms.GaussianProcess,
+    "HingeRanker": algorithms.HingeRanker,
     "Nevergrad": algorithms.Nevergrad,
     "Pool": algorithms.Pool,
+    "GaussNewton": algorithms.GaussNewton,
+    "PredictorGuided": algorithms.PredictorGuided,
     "RandomSearch": algorithms.RandomSearch,
+    "ScikitPredictor": algorithms.ScikitPredictor,
     "ShrinkingPool": algorithms.ShrinkingPool,
     "Stages": algorithms.Stages,
 }

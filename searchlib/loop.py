@@ -137,6 +137,7 @@ class Search:
         self._spent = Spending(self.budget, float(self._signs[0]), self._batch_size, self.objective.space.size)
         self._failures_in_row, self._first_error = 0, ""
         self._halfway = False  # whether a batch was asked for and never told
+        self._observations: NDArray[np.float64] | None = None  # of the batch that is about to be told
         self._asked, self._began = Asked(len(self._signs)), time.monotonic()
         self._looks: dict[bytes, Holdout | None] = {}
         self._replaying = self._study is not None
@@ -216,7 +217,10 @@ class Search:
             row, value = self._winner()
             look = None if row is None else self._held_out(row)
         best = None if row is None else self.objective.artifact(self.objective.space.decode(row))
-        result = Result(best, row, value, look, self.history, self.outcome, repr(self.algorithm), self._spent.seconds)
+        notes = self._started().notes()
+        result = Result(
+            best, row, value, look, self.history, self.outcome, repr(self.algorithm), self._spent.seconds, notes
+        )
         if self._study is not None:
             # A dry run, or a search that has not caught up with its file, knows less than the file.
             if not self._replaying and self.outcome is not Outcome.DRY_RUN:
@@ -275,7 +279,13 @@ class Search:
             seeds = distinct(space.canonical(np.concatenate([self._given, space.check(self.objective.seeds())])))
             if self._study is not None:
                 self._study.write_array("seeds", seeds)
-        return Problem(space, len(self._signs), seeds, planned, self._batch_size)
+        slope = self._slope if self.objective.differentiable and len(self._signs) == 1 else None
+        return Problem(space, len(self._signs), seeds, planned, self._batch_size, slope=slope)
+
+    def _slope(self, scores: NDArray[np.floating[Any]]) -> tuple[float, NDArray[np.floating[Any]]]:
+        """The objective's slope, minimized."""
+        value, gradient = self.objective.slope(scores)
+        return float(self._signs[0] * value), self._signs[0] * gradient
 
     def _step(self) -> Record | None:
         """One batch; None when the search is over."""
@@ -340,6 +350,10 @@ class Search:
             number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, fresh)
         rows = batch.population if fresh.all() else batch.population[fresh]
         table = self._scorer.score(rows, Split.SEARCH, number)
+        self._observations = table.scores
+        if not fresh.all():
+            self._observations = np.full((len(batch), *table.scores.shape[1:]), np.nan)
+            self._observations[fresh] = table.scores
         self._spend(rows, len(batch))
         return told(batch.ids, batch.population, source, table, self.history), number
 
@@ -405,8 +419,12 @@ class Search:
         if done.any():
             self._spent.best = min(self._spent.best, float(minimized[done, 0].min()))
         self._run.tell(
-            Evidence(told.ids, told.population, minimized, told.status, told.secondary, told.standard_error)
-        )
+            Evidence(
+                told.ids, told.population, minimized, told.status, told.secondary, told.standard_error,
+                self._observations,
+            )
+        )  # fmt: skip
+        self._observations = None
         self._count_failures(told)
 
     def _count_failures(self, told: Told) -> None:

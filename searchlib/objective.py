@@ -61,6 +61,8 @@ class Objective(ABC):
     direction: Direction | tuple[Direction, ...] = "minimize"
     #: Whether the value of a candidate is the mean over its cases, so that intervals over cases are exact.
     additive: bool = True
+    #: Whether :meth:`slope` says how the value changes with the observations, so that an algorithm may model these.
+    differentiable: bool = False
     #: Candidates per call of :meth:`evaluate`. Part of the result to the last bit, so never chosen by workers.
     chunk_rows: int = 16
     #: Cases per call of :meth:`evaluate`; None means all.
@@ -92,6 +94,13 @@ class Objective(ABC):
     def aggregate(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Reduce scores ``(n, c)`` or ``(n, c, k)`` to values ``(n, objectives)``; the mean over cases by default."""
         return np.asarray(scores.reshape(*scores.shape[:2], -1).mean(axis=1))
+
+    def slope(self, scores: NDArray[np.floating[Any]]) -> tuple[float, NDArray[np.floating[Any]]]:
+        """The value of one candidate's scores ``(c, k)`` and its derivative ``(c, k)`` with respect to them.
+
+        For objectives that are :attr:`differentiable` in their observations (not in their candidates).
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know the slope of its value")
 
     def seeds(self) -> Population:
         """Feasible candidates, shape ``(m, d)``, that start the first population. None by default."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -75,6 +76,7 @@ class Result:
         outcome: why the search stopped.
         algorithm: the ``repr`` of what searched.
         seconds: wall-clock time of this process's part of the search.
+        notes: what the algorithm has to say about its run (:meth:`searchlib.Run.notes`), as JSON values.
     """
 
     best: Any
@@ -85,6 +87,7 @@ class Result:
     outcome: Outcome
     algorithm: str
     seconds: float
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The part of a result that a study cannot work out again by itself, as JSON values."""
@@ -93,6 +96,7 @@ class Result:
             "value": self.value if math.isfinite(self.value) else None,
             "holdout": None if self.holdout is None else self.holdout.to_json(),
             "outcome": self.outcome.name,
+            "notes": dict(self.notes),
         }
 
     def __str__(self) -> str:

@@ -359,6 +359,7 @@ class Study:
             outcome=Outcome[stored.get("outcome", "RUNNING")],
             algorithm=settings["algorithm"],
             seconds=seconds,
+            notes=stored.get("notes", {}),
         )
 
     def reference(self, name: str, split: Split) -> NDArray[np.float64] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -38,6 +39,8 @@ class Problem:
         evaluations: budget in evaluations, or None where another limit stops the search.
         batch_size: the most candidates that the search asks for at once.
         noisy: whether a second look at a candidate may give another value.
+        slope: of one candidate's observations ``(c, k)``: its value, minimized, and the derivative ``(c, k)``; None
+            where the objective does not know it.
     """
 
     space: Space
@@ -46,6 +49,7 @@ class Problem:
     evaluations: int | None = None
     batch_size: int = 64
     noisy: bool = False
+    slope: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]] | None = None
 
     def __post_init__(self) -> None:
         if self.objectives < 1:
@@ -94,6 +98,8 @@ class Evidence:
         status: shape ``(n,)`` of :class:`Status`.
         secondary: shape ``(n,)``; breaks ties between equal values, lower is better; NaN where unknown.
         standard_error: shape ``(n, objectives)`` of the values over their cases; NaN where unknown.
+        observations: the scores themselves, shape ``(n, c, k)``, in the objective's own direction; NaN for candidates
+            that were not evaluated now (duplicates, failures). None where nobody has them.
     """
 
     ids: NDArray[np.int64]
@@ -102,13 +108,16 @@ class Evidence:
     status: NDArray[np.int8]
     secondary: NDArray[np.float64]
     standard_error: NDArray[np.float64]
+    observations: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: NDArray[Any]) -> Evidence:
         """The evidence on some of the rows (positions, or a mask)."""
-        return Evidence(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        taken: dict[str, Any] = {name: None if part is None else part[rows] for name, part in parts.items()}
+        return Evidence(**taken)
 
 
 class Run(ABC):
@@ -128,6 +137,14 @@ class Run(ABC):
     @abstractmethod
     def recommend(self, n: int) -> Population:
         """A short list ``(m, d)``, ``m <= n``, best first, of what this run would hand over now."""
+
+    def notes(self) -> Mapping[str, Any]:
+        """What a user may want to know about this run afterwards, as JSON values; nothing by default.
+
+        The search hands it on as ``result.notes``. It follows from what was asked and told, so that a resumed run
+        notes the same.
+        """
+        return {}
 
 
 class Algorithm(ABC):

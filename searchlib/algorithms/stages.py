@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +105,11 @@ class _StagedRun(Run):
         if self._second is not None:
             return self._second.recommend(n)
         return self._space.canonical(self._space.embed(self._first.recommend(n)))
+
+    def notes(self) -> Mapping[str, Any]:
+        """Those of both stages, under ``"first"`` and ``"second"``, where there are any."""
+        runs = (("first", self._first), ("second", self._second))
+        return {name: dict(notes) for name, run in runs if run is not None and (notes := run.notes())}
 
     def _hand_over(self) -> Run:
         left = None

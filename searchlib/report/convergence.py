@@ -15,7 +15,7 @@ from searchlib.objective import Direction
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["best_so_far", "plot_convergence"]
+__all__ = ["best_so_far", "new_axes", "plot_convergence"]
 
 
 def best_so_far(history: History, direction: Direction = "minimize") -> NDArray[np.float64]:
@@ -23,6 +23,20 @@ def best_so_far(history: History, direction: Direction = "minimize") -> NDArray[
     values = history.values[history.fresh, 0]
     best = np.fmax.accumulate(values) if direction == "maximize" else np.fmin.accumulate(values)
     return np.asarray(best)
+
+
+def new_axes() -> Axes:
+    """The axes of a new figure.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise MissingDependency("pictures need matplotlib: pip install 'searchlib[report]'") from error
+    axes: Axes = plt.figure(figsize=(7, 4.5), layout="constrained").subplots()
+    return axes
 
 
 def plot_convergence(
@@ -46,13 +60,7 @@ def plot_convergence(
     Raises:
         MissingDependency: matplotlib is not installed.
     """
-    if axes is None:
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise MissingDependency("pictures need matplotlib: pip install 'searchlib[report]'") from error
-        axes = plt.figure(figsize=(7, 4.5), layout="constrained").subplots()
-    assert axes is not None
+    axes = new_axes() if axes is None else axes
     for name, repetitions in curves.items():
         length = min(len(curve) for curve in repetitions)
         table = np.stack([curve[:length] for curve in repetitions])

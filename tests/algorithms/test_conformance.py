@@ -2,7 +2,18 @@
 
 import pytest
 
-from searchlib import Beam, Evolution, Nevergrad, Pool, RandomSearch, ShrinkingPool, Stages
+from searchlib import (
+    CMAES,
+    Beam,
+    Evolution,
+    HingeRanker,
+    Nevergrad,
+    Pool,
+    PredictorGuided,
+    RandomSearch,
+    ShrinkingPool,
+    Stages,
+)
 from searchlib.spaces import (
     Affine,
     Binary,
@@ -47,8 +58,9 @@ MERGES = ExpertMerges(layers=4, experts=6, keep=3, groups=2)
         Beam(width=3, expansion=2),
         Evolution(population=6, offspring=4),
         Evolution(population=5, offspring=1, crossover_rate=0.3, mutation_pool=Pool(margin=0.1)),
+        PredictorGuided(population=4, stage=4, predicted=40, significance=1.0),
     ],
-    ids=["random", "beam", "generational", "steady state"],
+    ids=["random", "beam", "generational", "steady state", "guided"],
 )
 def test_the_contract_holds(algorithm, space):
     check_algorithm(algorithm, space)
@@ -72,3 +84,16 @@ def test_the_contract_holds_across_a_hand_over(stages):
 def test_the_contract_holds_for_nevergrad(name, space):
     pytest.importorskip("nevergrad")
     check_algorithm(Nevergrad(name), space)
+
+
+@pytest.mark.parametrize("space", [*SPACES, MERGES], ids=repr)
+@pytest.mark.parametrize("algorithm", [CMAES(), CMAES(population=4, covariance="separable")], ids=["full", "separable"])
+def test_the_contract_holds_for_cma_es(algorithm, space):
+    pytest.importorskip("cma")
+    check_algorithm(algorithm, space, rounds=12)
+
+
+@pytest.mark.parametrize("space", [MERGES, Product(mask=Binary(6), rate=Real(0.0, 1.0))], ids=repr)
+def test_the_contract_holds_for_neural_rankers(space):
+    predictor = HingeRanker(members=2, steps=5)
+    check_algorithm(PredictorGuided(population=4, stage=4, predicted=30, predictor=predictor), space, rounds=9)
