@@ -1,28 +1,31 @@
 """Declared search spaces, one file per kind of choice.
 
-======================  ===========================================  ==========================
-space                   one candidate                                value
-======================  ===========================================  ==========================
-:class:`Binary`         n independent yes-or-no choices              tuple of 0 and 1
-:class:`Subset`         exactly k of n                               tuple of kept indices
-:class:`Categorical`    one of several options                       the option
-:class:`Integer`        a whole number within bounds                 int
-:class:`Real`           a real number within bounds                  float
-:class:`Simplex`        n shares of a whole                          tuple of floats
-:class:`Affine`         n weights that sum to one, of either sign    tuple of floats
-:class:`Permutation`    an order of n items                          tuple of items
-:class:`Product`        several of these at once, by name            dict
-:class:`Grouped`        the same choice once per layer or block      tuple of the part's values
-:class:`EvalSubsets`    benchmark items, with repetitions             tuple of items
-:class:`ExemplarSets`   which exemplars a prompt shows               tuple of exemplar ids
-:class:`ExpertSubsets`  which experts each group of layers keeps     tuple of tuples of indices
-:class:`ExpertMerges`   how each group of layers merges its experts  :class:`ExpertMatrices`
-======================  ===========================================  ==========================
+===============================  ===========================================  =============================
+space                            one candidate                                value
+===============================  ===========================================  =============================
+:class:`Binary`                  n independent yes-or-no choices              tuple of 0 and 1
+:class:`Subset`                  exactly k of n                               tuple of kept indices
+:class:`Categorical`             one of several options                       the option
+:class:`Integer`                 a whole number within bounds                 int
+:class:`Real`                    a real number within bounds                  float
+:class:`Simplex`                 n shares of a whole                          tuple of floats
+:class:`Affine`                  n weights that sum to one, of either sign    tuple of floats
+:class:`Permutation`             an order of n items                          tuple of items
+:class:`Product`                 several of these at once, by name            dict
+:class:`Grouped`                 the same choice once per layer or block      tuple of the part's values
+:class:`EvalSubsets`             benchmark items, with repetitions            tuple of items
+:class:`ExemplarSets`            which exemplars a prompt shows               tuple of exemplar ids
+:class:`ExpertSubsets`           which experts each group of layers keeps     tuple of tuples of indices
+:class:`ExpertMerges`            how each group of layers merges its experts  :class:`ExpertMatrices`
+:class:`CheckpointCoefficients`  how to combine the checkpoints of a run      tuple of floats, or of tuples
+:class:`SolverSchedules`         solver and noise level of each sampling step :class:`SolverSchedule`
+===============================  ===========================================  =============================
 """
 
 from searchlib.spaces.affine import Affine
 from searchlib.spaces.binary import Binary
 from searchlib.spaces.categorical import Categorical
+from searchlib.spaces.checkpoint_coefficients import CheckpointCoefficients
 from searchlib.spaces.eval_subsets import EvalSubsets
 from searchlib.spaces.exemplar_sets import ExemplarSets
 from searchlib.spaces.experts import ExpertMatrices, ExpertMerges, ExpertSubsets
@@ -32,12 +35,15 @@ from searchlib.spaces.permutation import Permutation
 from searchlib.spaces.product import Product
 from searchlib.spaces.real import Real
 from searchlib.spaces.simplex import Simplex
+from searchlib.spaces.solver_schedule import SolverSchedule, SolverStep
+from searchlib.spaces.solver_schedules import SolverSchedules
 from searchlib.spaces.subset import Subset
 
 __all__ = [
     "Affine",
     "Binary",
     "Categorical",
+    "CheckpointCoefficients",
     "EvalSubsets",
     "ExemplarSets",
     "ExpertMatrices",
@@ -49,5 +55,8 @@ __all__ = [
     "Product",
     "Real",
     "Simplex",
+    "SolverSchedule",
+    "SolverSchedules",
+    "SolverStep",
     "Subset",
 ]

@@ -9,6 +9,7 @@ from searchlib.spaces import (
     Affine,
     Binary,
     Categorical,
+    CheckpointCoefficients,
     EvalSubsets,
     ExemplarSets,
     ExpertMerges,
@@ -19,6 +20,7 @@ from searchlib.spaces import (
     Product,
     Real,
     Simplex,
+    SolverSchedules,
     Subset,
 )
 from searchlib.testing import check_space
@@ -66,6 +68,12 @@ SPACES = [
     Affine(1),
     Affine(2),
     Affine(64, spread=2),
+    CheckpointCoefficients(1),
+    CheckpointCoefficients(1, 3),
+    CheckpointCoefficients(2, scale=1),
+    CheckpointCoefficients(41),
+    CheckpointCoefficients(20, 4, smoothness=0, spread=0.5),
+    CheckpointCoefficients(300, element_rate=1, mix_rate=1, smoothness=8),
     Permutation(1),
     Permutation(2),
     Permutation(4),
@@ -107,6 +115,7 @@ SPACES = [
     ExpertMerges(4, 4, 4, 2),
     ExpertMerges(32, 8, 4, 4),
     ExpertMerges(8, 8, 2, 8, element_rate=1, group_rate=1, parent_rate=0),
+    SolverSchedules(5, 80.0, (0.002, 0.003)),
 ]
 
 
