@@ -40,6 +40,8 @@ bench: $(INSTALLED) ## Run the paper presets of all benchmarks (hours); results 
 	$(BIN)/python -m benchmarks expert_pruning --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks eval_subset --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks teaching --preset paper --out benchmarks/results
+	$(BIN)/python -m benchmarks checkpoint_combination --preset paper --out benchmarks/results
+	$(BIN)/python -m benchmarks solver_schedule --preset paper --seeds 3 --out benchmarks/results
 	$(BIN)/python -m benchmarks speed --preset paper --out benchmarks/results
 
 speed: $(INSTALLED) ## Measure the speed ratios (minutes)

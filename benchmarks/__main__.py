@@ -22,13 +22,15 @@ __all__ = ["BENCHMARKS", "main"]
 
 #: Every benchmark by name. Modules are imported when they are run, never to list them.
 BENCHMARKS: Mapping[str, str] = {
+    "checkpoint_combination": "benchmarks.checkpoint_combination",
     "eval_subset": "benchmarks.eval_subset",
     "expert_pruning": "benchmarks.expert_pruning",
+    "solver_schedule": "benchmarks.solver_schedule",
     "speed": "benchmarks.speed",
     "teaching": "benchmarks.teaching",
 }
 
-#: Search seeds where the command line names no number.
+#: Search seeds where the command line names no number, and the benchmark has no SEEDS of its own.
 SEEDS: Mapping[str, int] = {"smoke": 1, "small": 3, "paper": 5, "full": 3}
 
 OK, WRONG_USAGE, CLAIM_BROKEN = 0, 2, 3
@@ -62,7 +64,7 @@ def _run(name: str, module: Any, options: list[str]) -> int:
     except SystemExit as stop:  # argparse has printed its help or its complaint
         return OK if stop.code in {0, None} else WRONG_USAGE
     if arguments.seeds is None:
-        arguments.seeds = SEEDS[arguments.preset]
+        arguments.seeds = _seeds(module)[arguments.preset]
     start = time.perf_counter()
     table: Table = module.run(arguments)
     table.seconds = time.perf_counter() - start
@@ -74,10 +76,14 @@ def _run(name: str, module: Any, options: list[str]) -> int:
 def _parser(name: str, module: Any) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=module.DESCRIPTION)
     parser.add_argument("--preset", choices=PRESETS, default="small", help="seconds, minutes, hours, real weights")
-    parser.add_argument("--seeds", type=_positive, metavar="N", help=f"search seeds (by preset: {dict(SEEDS)})")
+    parser.add_argument("--seeds", type=_positive, metavar="N", help=f"search seeds (by preset: {_seeds(module)})")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="for NAME.json (%(default)s)")
     module.add_arguments(parser)
     return parser
+
+
+def _seeds(module: Any) -> dict[str, int]:
+    return dict(getattr(module, "SEEDS", SEEDS))
 
 
 def _positive(text: str) -> int:

@@ -37,9 +37,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -53,6 +51,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.model_cache import is_complete, store, user_cache
 from benchmarks.speed_clock import threads
 from searchlib.cases import Split
 from searchlib.errors import InvalidSettings
@@ -71,7 +70,6 @@ _PAD, _UNKNOWN, _START = "<pad>", "<unk>", "<s>"
 _SPLITS = {Split.SEARCH: 0, Split.SELECT: 1, Split.HOLDOUT: 2}
 _SHARES = 16  # one sixteenth of all prompts for each split, the other thirteen for training
 _IGNORED = -100  # the label that transformers' loss leaves out
-_MANIFEST = "complete.json"
 
 
 @dataclass(frozen=True)
@@ -203,8 +201,8 @@ def load(
     step = steps if stop_at is None else stop_at
     if steps < 1 or not 1 <= step <= steps:
         raise InvalidSettings(f"steps must be at least 1 and stop_at in 1..steps, but got steps={steps}, {stop_at=}")
-    run = (_user_cache() if cache is None else Path(cache)) / f"small-mixtral-{recipe.key()}"
-    if not _is_complete(run / f"step-{step}"):
+    run = (user_cache() if cache is None else Path(cache)) / f"small-mixtral-{recipe.key()}"
+    if not is_complete(run / f"step-{step}"):
         _train(recipe, run, step)
     folder = str(run / f"step-{step}")
     with _no_progress_bar():
@@ -343,44 +341,13 @@ def _no_progress_bar() -> Iterator[None]:
             transformers.logging.enable_progress_bar()
 
 
-def _user_cache() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "searchlib"
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.name != _MANIFEST
-    }
-
-
-def _is_complete(folder: Path) -> bool:
-    """Whether every file is there as it was written; a crash or a full disk may have torn the folder."""
-    try:
-        return bool(json.loads((folder / _MANIFEST).read_text()) == _digests(folder))
-    except (OSError, ValueError):
-        return False
-
-
 def _store(folder: Path, model: MixtralForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write a checkpoint beside its place, then rename: a reader sees all of it or nothing."""
-    if _is_complete(folder):
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary, _no_progress_bar():
-        fresh = Path(temporary) / folder.name
+    def write(fresh: Path) -> None:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-        (fresh / _MANIFEST).write_text(json.dumps(_digests(fresh)))
-        if folder.exists() and not _is_complete(folder):
-            shutil.rmtree(folder)
-        # Another process may have finished the same checkpoint meanwhile; its bytes are as good as ours.
-        with contextlib.suppress(FileExistsError, OSError):
-            fresh.rename(folder)
-    if not _is_complete(folder):
-        raise OSError(f"could not write the checkpoint {folder.name} into the cache; is the disk full?")
+
+    with _no_progress_bar():
+        store(folder, write)
 
 
 def _main() -> None:

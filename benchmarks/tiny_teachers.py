@@ -42,8 +42,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-# The cache of the other small model: whole folders with a manifest, written beside their place and renamed.
-from benchmarks.small_mixtral import _is_complete, _no_progress_bar, _store, _user_cache
+from benchmarks.model_cache import is_complete, user_cache
+from benchmarks.small_mixtral import _no_progress_bar, _store
 from benchmarks.speed_clock import threads
 from searchlib.errors import InvalidSettings
 
@@ -217,9 +217,9 @@ def student(world: World, name: str, steps: int = 2000, cache: str | os.PathLike
 
 def load(recipe: Recipe, cache: str | os.PathLike[str] | None = None) -> tuple[Any, PreTrainedTokenizerFast]:
     """The trained model, in evaluation mode, and its tokenizer: from the cache, or trained now."""
-    folder = (_user_cache() if cache is None else Path(cache)) / f"tiny-{recipe.role}-{recipe.key()}"
+    folder = (user_cache() if cache is None else Path(cache)) / f"tiny-{recipe.role}-{recipe.key()}"
     tokenizer = new_tokenizer()
-    if not _is_complete(folder):
+    if not is_complete(folder):
         _store(folder, _trained(recipe), tokenizer)  # type: ignore[arg-type]
     with _no_progress_bar():
         model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
