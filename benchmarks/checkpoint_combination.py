@@ -40,7 +40,7 @@ from searchlib.objectives import (
     NoiseCases,
     PipelineSampler,
 )
-from searchlib.objectives.checkpoint_released_loop import DescribedLoop
+from searchlib.objectives.checkpoint_described_loop import DescribedLoop
 
 __all__ = ["DESCRIPTION", "SEEDS", "Sampler", "add_arguments", "run"]
 

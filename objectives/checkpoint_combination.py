@@ -4,7 +4,7 @@
 arXiv 2404.02241, https://github.com/imagination-research/LCSC (MIT; the search itself was not released).
 
 Reproduced: coefficients of either sign that sum to one (section 4.1), the evolutionary search as the paper describes
-it (:mod:`searchlib.objectives.checkpoint_released_loop`), Fréchet distances on fixed noises in the search and on other
+it (:mod:`searchlib.objectives.checkpoint_described_loop`), Fréchet distances on fixed noises in the search and on other
 noises at the end, the baselines (last weights, EMA, EMA with its rate chosen on the search noises). New here: any
 module and any score, coefficients per block, adapters, coordinates that are smooth in training time for CMA-ES, and
 the mean of its distribution as a finalist, which generalizes better than the luckiest sample. Not reproduced: the

@@ -50,7 +50,7 @@ def test_flow_times_are_those_of_flow_matching():
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_predictions_are_split_as_the_training_target_says(kind):
-    scheduler = diffusers.DDPMScheduler(prediction_type=kind)
+    scheduler = diffusers.diffusers.DDPMScheduler(prediction_type=kind)
     data, noise = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).split(1)
     t = torch.tensor([300])
     x = scheduler.add_noise(data, noise, t)
@@ -70,3 +70,22 @@ def test_what_cannot_be_meant_is_refused():
         NoiseSchedule.from_config(diffusers.EDMEulerScheduler().config)
     with pytest.raises(UnsupportedModel, match="prediction_type must be"):
         prediction_type_of({"prediction_type": "score"})
+
+
+def test_a_schedule_that_starts_lower_is_the_beginning_of_the_whole_one():
+    whole = NoiseSchedule.from_config(diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2").config)
+    part = whole.starting_at(whole.sigma(930) * 1.0001)
+    assert part.table == whole.table[:931]
+    assert part.sigma_max == whole.table[930]
+    assert part.time(1.0) == whole.time(1.0)
+
+
+@pytest.mark.parametrize("sigma", [0.0, float("nan")])
+def test_a_start_below_the_lowest_levels_is_refused(sigma):
+    with pytest.raises(InvalidSettings, match="starting level"):
+        NoiseSchedule.from_config(diffusers.DDPMScheduler().config).starting_at(sigma)
+
+
+def test_only_a_variance_preserving_schedule_can_start_lower():
+    with pytest.raises(InvalidSettings, match="'vp'"):
+        NoiseSchedule("flow").starting_at(10.0)

@@ -351,3 +351,30 @@ def test_what_cannot_be_meant_is_refused():
     given = SolverSearch(_smoke_model(), 4, PairedDistance(_smoke_samples), NoiseCases(search=4, holdout=0), shape=(2,))
     with pytest.raises(InvalidSettings, match="function that returns"):
         search(given, budget=4, workers=2)
+
+
+def test_a_search_that_starts_lower_holds_what_diffusers_leading_spacing_does():
+    """DDIM's default spacing begins below the highest level: its five steps are a point of the space from there on."""
+    ddim = diffusers.DDIMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
+    whole = NoiseSchedule.from_config(ddim.config)
+
+    def network(x, t):
+        return 0.7 * x - 0.1 * torch.sin(x * 3 + t[:, None] / 500)
+
+    ddim.set_timesteps(5)
+    noises = NoiseCases(search=6, holdout=0)
+    objective = SolverSearch(
+        NoiseModel(network, whole), 5, ImageReward(lambda images, c: images.sum(1)), noises, shape=(3,),
+        start=whole.sigma(float(ddim.timesteps[0])), to_images=_as_they_are,
+    )  # fmt: skip
+    cases = objective.cases(Split.SEARCH)
+    x = objective.judge.noise(cases)
+    for t in ddim.timesteps:
+        x = ddim.step(network(x, t.expand(len(x)).float()), t, x).prev_sample
+    levels = [whole.sigma(float(t)) for t in ddim.timesteps]
+    leading = schedule_from_sigmas("ddim", (*levels, 0.0))
+    row = objective.space.encode([leading])
+    observed = objective.evaluate(Candidates(objective.space, row), cases)
+    np.testing.assert_allclose(observed[0, :, 0], x.sum(1).numpy(), rtol=1e-4, atol=1e-5)
+    assert {schedule.sigmas[0] for schedule in objective.known().values()} == {leading.sigmas[0]}
+    assert len(objective.seeds()) > 10

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 from searchlib import search
 from searchlib.algorithms.algorithm import Batch, Evidence, Problem, Status
 from searchlib.errors import InvalidSettings, MissingOperator
-from searchlib.objectives.checkpoint_released_loop import DescribedLoop
+from searchlib.objectives.checkpoint_described_loop import DescribedLoop
 from searchlib.spaces import CheckpointCoefficients, Real
 from searchlib.testing import check_algorithm
 
