@@ -25,7 +25,7 @@ __all__ = ["PRESETS", "Claim", "Table", "environment", "paired_bootstrap", "pair
 #: How much is run: seconds; minutes; hours and every claim; the paper's own models.
 PRESETS = ("smoke", "small", "paper", "full")
 
-_PACKAGES = ("numpy", "scipy", "torch", "transformers", "nevergrad", "pymoo", "searchlib")
+_PACKAGES = ("numpy", "scipy", "torch", "transformers", "diffusers", "nevergrad", "cma", "pymoo", "searchlib")
 
 
 @final
