@@ -50,7 +50,7 @@ def test_flow_times_are_those_of_flow_matching():
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_predictions_are_split_as_the_training_target_says(kind):
-    scheduler = diffusers.diffusers.DDPMScheduler(prediction_type=kind)
+    scheduler = diffusers.DDPMScheduler(prediction_type=kind)
     data, noise = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).split(1)
     t = torch.tensor([300])
     x = scheduler.add_noise(data, noise, t)
