@@ -1,0 +1,29 @@
+"""The benchmark of solver schedules, as short as it gets."""
+
+import json
+
+import pytest
+
+pytest.importorskip("diffusers")
+
+from benchmarks.__main__ import main
+
+
+@pytest.mark.slow
+def test_the_smoke_preset_prints_all_rows_and_writes_its_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["solver_schedule", "--preset", "smoke", "--out", str(tmp_path)]) == 0
+    written = json.loads((tmp_path / "solver_schedule.json").read_text())
+    methods = {row["method"] for row in written["rows"] if row["task"] == "4 NFE"}
+    assert {"random search", "evolution", "S3 (ours)", "best known solver", "UniPC, best of 48"} <= methods
+    by_method = {row["method"]: row["metrics"] for row in written["rows"] if row["task"] == "4 NFE"}
+    ours, known = by_method["S3 (ours)"], by_method["best known solver"]
+    assert ours["evaluations"]["mean"] == 36
+    assert 0 < ours["network_evaluations"]["mean"] < 4 * 36  # evaluations are shared
+    assert known["search"]["mean"] <= by_method["DDIM, best of 6"]["search"]["mean"]
+    assert "S3 (ours)" in capsys.readouterr().out
+
+
+def test_the_full_preset_says_what_it_needs(tmp_path):
+    with pytest.raises(SystemExit, match="--pipeline"):
+        main(["solver_schedule", "--preset", "full", "--out", str(tmp_path)])
