@@ -350,8 +350,7 @@ class Search:
             number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, fresh)
         rows = batch.population if fresh.all() else batch.population[fresh]
         table = self._scorer.score(rows, Split.SEARCH, number)
-        self._observations = table.scores
-        if not fresh.all():
+        if self.objective.differentiable:  # nobody else looks at them, and some algorithms keep what they are told
             self._observations = np.full((len(batch), *table.scores.shape[1:]), np.nan)
             self._observations[fresh] = table.scores
         self._spend(rows, len(batch))

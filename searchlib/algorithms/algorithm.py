@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from searchlib.errors import InvalidSettings, MissingOperator
 from searchlib.space import Population, Space
 
-__all__ = ["Algorithm", "Batch", "Evidence", "Problem", "Run", "Status"]
+__all__ = ["Algorithm", "Batch", "Evidence", "Problem", "Run", "Status", "in_order"]
 
 
 class Status(enum.IntEnum):
@@ -99,7 +99,7 @@ class Evidence:
         secondary: shape ``(n,)``; breaks ties between equal values, lower is better; NaN where unknown.
         standard_error: shape ``(n, objectives)`` of the values over their cases; NaN where unknown.
         observations: the scores themselves, shape ``(n, c, k)``, in the objective's own direction; NaN for candidates
-            that were not evaluated now (duplicates, failures). None where nobody has them.
+            that were not evaluated now (duplicates, failures). None unless the objective is differentiable.
     """
 
     ids: NDArray[np.int64]
@@ -118,6 +118,12 @@ class Evidence:
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         taken: dict[str, Any] = {name: None if part is None else part[rows] for name, part in parts.items()}
         return Evidence(**taken)
+
+
+def in_order(told: Sequence[Evidence]) -> list[tuple[Evidence, int]]:
+    """Every candidate of some evidence, as (evidence, position in it), by id, whatever order it came in."""
+    places = [(evidence, row) for evidence in told for row in range(len(evidence))]
+    return sorted(places, key=lambda place: int(place[0].ids[place[1]]))
 
 
 class Run(ABC):

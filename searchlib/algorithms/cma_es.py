@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, in_order
 from searchlib.algorithms.archive import Archive
 from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings, MissingDependency
@@ -149,13 +149,13 @@ class _CMAESRun(Run):
     def _settle(self) -> None:
         """Learn from what was told, in the order of ids, whatever order it came in."""
         self._archive.settle()
-        told = [(int(i), row, float(v[0]), s) for e in self._waiting
-                for i, row, v, s in zip(e.ids, e.population, e.values, e.status, strict=True)]  # fmt: skip
-        self._waiting = []
+        told, self._waiting = in_order(self._waiting), []
         strangers = []
-        for index, row, value, status in sorted(told, key=lambda item: item[0]):
-            value = value if status == Status.DONE else math.inf
-            if status != Status.DONE:
+        for evidence, place in told:
+            index, row = int(evidence.ids[place]), evidence.population[place]
+            done = evidence.status[place] == Status.DONE
+            value = float(evidence.values[place, 0]) if done else math.inf
+            if not done:
                 self._failed.update(row_keys(self._space.canonical(row[None])))
             own = self._descent is not None and self._descent.tell(index, value)
             if not own and index < 0 and math.isfinite(value):

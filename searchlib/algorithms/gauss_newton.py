@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, in_order
 from searchlib.algorithms.archive import Archive
 from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings, MissingOperator
@@ -129,13 +129,13 @@ class _GaussNewtonRun(Run):
     def _settle(self) -> None:
         """Learn in the order of ids, whatever order evidence came in."""
         self._archive.settle()
-        told = [(int(i), row) for e in self._waiting for row, i in enumerate(e.ids) if int(i) in self._pending]
-        sources = {int(i): (e, row) for e in self._waiting for row, i in enumerate(e.ids)}
-        self._waiting = []
-        for index, _ in sorted(told):
-            evidence, row = sources[index]
+        told, self._waiting = in_order(self._waiting), []
+        for evidence, row in told:
+            index = int(evidence.ids[row])
+            latent = self._pending.pop(index, None)
+            if latent is None:  # a stranger
+                continue
             is_step = index == self._step_id
-            latent = self._pending.pop(index)
             table = None if evidence.observations is None else evidence.observations[row]
             if evidence.status[row] != Status.DONE or table is None or np.isnan(table).any():
                 self._judge(math.inf, latent, None, is_step)

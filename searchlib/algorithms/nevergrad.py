@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, in_order
 from searchlib.algorithms.archive import Archive
 from searchlib.errors import InvalidSettings, MissingDependency
 from searchlib.space import Population
@@ -98,16 +98,14 @@ class _NevergradRun(Run):
     def _settle(self) -> None:
         """Tell nevergrad in the order of ids, whatever order the evidence came in."""
         self._archive.settle()
-        told = [(int(i), row, float(v[0]), s) for e in self._waiting
-                for i, row, v, s in zip(e.ids, e.population, e.values, e.status, strict=True)]  # fmt: skip
-        self._waiting = []
+        told, self._waiting = in_order(self._waiting), []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for index, row, value, status in sorted(told, key=lambda item: item[0]):
-                proposal = self._pending.pop(index, None)
-                if status != Status.DONE:
+            for evidence, row in told:
+                proposal = self._pending.pop(int(evidence.ids[row]), None)
+                if evidence.status[row] != Status.DONE:
                     continue  # nevergrad has no word for a failure; to it the proposal stays open
                 if proposal is None:
-                    latent = self._space.to_latent(row[None, :])[0]
+                    latent = self._space.to_latent(evidence.population[row][None, :])[0]
                     proposal = self._optimizer.parametrization.spawn_child(new_value=latent)
-                self._optimizer.tell(proposal, value)
+                self._optimizer.tell(proposal, float(evidence.values[row, 0]))
