@@ -237,7 +237,7 @@ def _known(preset: Preset, nfe: int) -> Outcome:
     rows = {}
     for label, solver in FAMILIES.items():
         # "dpm2m-…" is of DPM-Solver, "dpm++2m-…" is not.
-        family = [row for row in ranked if row[2].rstrip("/").startswith(solver)
+        family = [row for row in ranked if row[2].startswith(solver)
                   and not (solver == "dpm" and row[2].startswith("dpm++"))]  # fmt: skip
         value, schedule, _ = family[0]
         rows[f"{label}, best of {len(family)}"] = _scored(preset, schedule, value, len(family), 0.0, 0.0)
