@@ -7,37 +7,37 @@
     print(result)
 """
 
-from searchlib.algorithms import (
-    CMAES,
-    Algorithm,
-    Batch,
-    Beam,
-    Evidence,
-    Evolution,
-    GaussianProcess,
-    GaussNewton,
-    HingeRanker,
-    Nevergrad,
-    Pool,
-    Predictor,
-    PredictorGuided,
-    Problem,
-    RandomSearch,
-    Run,
-    ScikitPredictor,
-    ShrinkingPool,
-    Stages,
-    Status,
-)
+from typing import TYPE_CHECKING
+
+from searchlib.algorithms import Algorithm, Batch, Evidence, Problem, Run, Status
 from searchlib.budget import Budget
 from searchlib.cases import Cases, Split
 from searchlib.history import History
 from searchlib.holdout import Comparison, Holdout
+from searchlib.lazy import lazy_names
 from searchlib.loop import Search, search
 from searchlib.objective import Direction, FunctionObjective, Objective, Scores
 from searchlib.result import Outcome, Record, Result
 from searchlib.space import Candidates, ItemSpace, Population, Space, StagedSpace
 from searchlib.study import Study
+
+if TYPE_CHECKING:
+    from searchlib.algorithms import (
+        CMAES,
+        Beam,
+        Evolution,
+        GaussianProcess,
+        GaussNewton,
+        HingeRanker,
+        Nevergrad,
+        Pool,
+        Predictor,
+        PredictorGuided,
+        RandomSearch,
+        ScikitPredictor,
+        ShrinkingPool,
+        Stages,
+    )
 
 __version__ = "0.1.0"
 
@@ -84,3 +84,10 @@ __all__ = [
     "Study",
     "search",
 ]
+
+#: Every algorithm is loaded when it is first used.
+__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "searchlib.algorithms"))
+
+
+def __dir__() -> list[str]:
+    return __all__

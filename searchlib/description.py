@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 from searchlib.algorithms.algorithm import Algorithm
@@ -42,5 +41,7 @@ def describe(
 
 
 def _versions() -> dict[str, str]:
+    from importlib import metadata  # loads the libraries of mail and archives: 25 ms
+
     packages = {name: metadata.version(name) for name in ("numpy", "scipy", "joblib")}
     return {"python": platform.python_version(), **packages}

@@ -36,6 +36,7 @@ LAYERS = [
     "budget",
     "space",
     "arguments",
+    "lazy",
     "errors",
 ]
 

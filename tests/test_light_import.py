@@ -22,10 +22,24 @@ def test_an_import_costs_little_more_than_numpy():
     code = """
         import time, numpy
         start = time.process_time()
-        import searchlib
+        from searchlib import search
         print(time.process_time() - start)
     """
     assert min(float(run(code).stdout) for _ in range(3)) < 0.15
+
+
+def test_an_algorithm_is_loaded_when_it_is_first_used():
+    done = run("""
+        import sys, searchlib
+        print("searchlib.algorithms.cma_es" in sys.modules, searchlib.CMAES is searchlib.algorithms.CMAES,
+              "searchlib.algorithms.cma_es" in sys.modules, set(searchlib.__all__) <= set(dir(searchlib)))
+    """)
+    assert done.stdout.split() == ["False", "True", "True", "True"], done.stderr
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    done = run("import searchlib; searchlib.NoSuchName")
+    assert "AttributeError: module 'searchlib' has no attribute 'NoSuchName'" in done.stderr
 
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])

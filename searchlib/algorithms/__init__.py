@@ -1,20 +1,25 @@
-"""Algorithms: one file each, all with the same verbs (start, ask, tell, recommend)."""
+"""Algorithms: one file each, all with the same verbs (start, ask, tell, recommend); each is loaded when first used."""
+
+from typing import TYPE_CHECKING
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
-from searchlib.algorithms.archive import Archive, Pool
-from searchlib.algorithms.beam import Beam
-from searchlib.algorithms.cma_es import CMAES
-from searchlib.algorithms.evolution import Evolution
-from searchlib.algorithms.gauss_newton import GaussNewton
-from searchlib.algorithms.gaussian_process import GaussianProcess
-from searchlib.algorithms.nevergrad import Nevergrad
-from searchlib.algorithms.predictor import FittedPredictor, Predictor
-from searchlib.algorithms.predictor_guided import PredictorGuided
-from searchlib.algorithms.random_search import RandomSearch
-from searchlib.algorithms.ranking import HingeRanker
-from searchlib.algorithms.scikit_predictor import ScikitPredictor
-from searchlib.algorithms.shrinking_pool import ShrinkingPool, pool_schedule
-from searchlib.algorithms.stages import Stages
+from searchlib.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from searchlib.algorithms.archive import Archive, Pool
+    from searchlib.algorithms.beam import Beam
+    from searchlib.algorithms.cma_es import CMAES
+    from searchlib.algorithms.evolution import Evolution
+    from searchlib.algorithms.gauss_newton import GaussNewton
+    from searchlib.algorithms.gaussian_process import GaussianProcess
+    from searchlib.algorithms.nevergrad import Nevergrad
+    from searchlib.algorithms.predictor import FittedPredictor, Predictor
+    from searchlib.algorithms.predictor_guided import PredictorGuided
+    from searchlib.algorithms.random_search import RandomSearch
+    from searchlib.algorithms.ranking import HingeRanker
+    from searchlib.algorithms.scikit_predictor import ScikitPredictor
+    from searchlib.algorithms.shrinking_pool import ShrinkingPool, pool_schedule
+    from searchlib.algorithms.stages import Stages
 
 __all__ = [
     "CMAES",
@@ -41,3 +46,30 @@ __all__ = [
     "Status",
     "pool_schedule",
 ]
+
+#: Where each name lives, in this package.
+_HOMES = {
+    "Archive": "archive",
+    "Beam": "beam",
+    "CMAES": "cma_es",
+    "Evolution": "evolution",
+    "FittedPredictor": "predictor",
+    "GaussNewton": "gauss_newton",
+    "GaussianProcess": "gaussian_process",
+    "HingeRanker": "ranking",
+    "Nevergrad": "nevergrad",
+    "Pool": "archive",
+    "Predictor": "predictor",
+    "PredictorGuided": "predictor_guided",
+    "RandomSearch": "random_search",
+    "ScikitPredictor": "scikit_predictor",
+    "ShrinkingPool": "shrinking_pool",
+    "Stages": "stages",
+    "pool_schedule": "shrinking_pool",
+}
+
+__getattr__ = lazy_names(__name__, {name: f"{__name__}.{module}" for name, module in _HOMES.items()})
+
+
+def __dir__() -> list[str]:
+    return __all__
