@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from searchlib.objectives.chat_endpoint import ChatEndpoint
     from searchlib.objectives.checkpoint_combination import CheckpointCombination
     from searchlib.objectives.checkpoint_store import CheckpointStore
+    from searchlib.objectives.controlled_distance import ControlledFrechetDistance
     from searchlib.objectives.eval_subset import EvalSubset
     from searchlib.objectives.exemplar_search import ExemplarSearch
     from searchlib.objectives.expert_plan import ExpertPlan
@@ -40,6 +41,7 @@ __all__ = [
     "ChatEndpoint",
     "CheckpointCombination",
     "CheckpointStore",
+    "ControlledFrechetDistance",
     "EvalSubset",
     "Exam",
     "ExemplarSearch",
@@ -78,6 +80,7 @@ _HOMES = {
     "ChatEndpoint": ("chat_endpoint", "endpoint"),
     "CheckpointCombination": ("checkpoint_combination", "diffusion"),
     "CheckpointStore": ("checkpoint_store", "diffusion"),
+    "ControlledFrechetDistance": ("controlled_distance", "diffusion"),
     "EvalSubset": ("eval_subset", "report"),
     "Exam": ("teaching", "llm"),
     "ExemplarSearch": ("exemplar_search", "llm"),

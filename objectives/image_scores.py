@@ -22,10 +22,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from searchlib.errors import InvalidSettings
+from searchlib.objectives.gaussian_distance import GaussianDistance, moments
+from searchlib.objectives.paired_features import Features, PairedFeatures, features_of
 
-__all__ = ["FrechetDistance", "ImageReward", "ImageScore", "KernelDistance", "PairedDistance"]
-
-Features = Callable[[Tensor], Tensor]
+__all__ = [
+    "FrechetDistance",
+    "ImageReward",
+    "ImageScore",
+    "KernelDistance",
+    "PairedDistance",
+    "describe_reference",
+    "reference_features",
+]
 
 
 class ImageScore(ABC):
@@ -66,19 +74,16 @@ class _FeatureDistance(ImageScore):
 
     def __init__(self, features: Features, reference: Tensor | NDArray[Any], *, batch: int = 256) -> None:
         self._extract, self._batch = features, batch
-        self.reference = _reference(features, reference, batch)
+        self.reference = reference_features(features, reference, batch)
 
     def observe(self, images: Tensor, noise: Tensor | None, conditions: Sequence[Any]) -> NDArray[np.float64]:
         """The features of every image."""
         del noise, conditions
-        return _features(self._extract, images, self._batch)
+        return features_of(self._extract, images, self._batch)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Kind, and a digest of the features of the reference."""
-        # Rounded, for processors differ in the last bits.
-        rounded = self.reference.mean(axis=0).astype(np.float16) + np.float16(0)
-        digest = hashlib.blake2b(rounded.tobytes(), digest_size=8).hexdigest()
-        return {"score": type(self).__name__, "reference": digest, "images": len(self.reference)}
+        return describe_reference(self, self.reference)
 
 
 @final
@@ -107,41 +112,16 @@ class FrechetDistance(_FeatureDistance):
 
     def __init__(self, features: Features, reference: Tensor | NDArray[Any], *, batch: int = 256) -> None:
         super().__init__(features, reference, batch=batch)
-        self._mean = self.reference.mean(axis=0)
-        centered = self.reference - self._mean
-        covariance = centered.T @ centered / (len(centered) - 1)
-        values, vectors = np.linalg.eigh(covariance)
-        self._root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-        self._trace = float(np.trace(covariance))
+        self._distance = GaussianDistance(self.reference)
 
     def aggregate(self, observations: NDArray[np.float64]) -> NDArray[np.float64]:
         """The squared Fréchet distance of every set."""
-        mean = observations.mean(axis=1)
-        centered = observations - mean[:, None]
-        covariance = centered.transpose(0, 2, 1) @ centered / max(observations.shape[1] - 1, 1)
-        # tr √(C R²) = Σ √λ(R C R): a symmetric matrix, and no matrix square root.
-        spectrum = np.linalg.eigvalsh(self._root @ covariance @ self._root)
-        cross = np.sqrt(np.maximum(spectrum, 0)).sum(axis=1)
-        traces = np.trace(covariance, axis1=1, axis2=2) + self._trace
-        return np.asarray(((mean - self._mean) ** 2).sum(axis=1) + traces - 2 * cross)
+        return self._distance(*moments(observations))
 
     def slope(self, observations: NDArray[np.floating[Any]]) -> tuple[float, NDArray[np.floating[Any]]]:
         """The distance and its derivative; single precision where the observations are."""
-        n = len(observations)
-        mean = observations.mean(axis=0)
-        centered = observations - mean
-        covariance = (centered.T @ centered / max(n - 1, 1)).astype(np.float64)
-        values, vectors = np.linalg.eigh(self._root @ covariance @ self._root)
-        roots = np.sqrt(np.maximum(values, 0))
-        # d tr √(R C R) / dC = R (R C R)^(-1/2) R / 2, within the directions R v in which C is more than rounding.
-        turned = self._root @ vectors
-        rounding = len(values) * np.finfo(centered.dtype).eps * float(np.trace(covariance)) * (turned**2).sum(axis=0)
-        kept = values > np.maximum(rounding, len(values) * np.finfo(np.float64).eps * values[-1])
-        by_covariance = np.eye(len(mean)) - (turned[:, kept] / roots[kept]) @ turned[:, kept].T
-        apart = mean - self._mean
-        value = float(apart @ apart) + float(np.trace(covariance)) + self._trace - 2 * float(roots.sum())
-        pull = centered @ (2 / max(n - 1, 1) * by_covariance).astype(observations.dtype)
-        return value, pull + (2 / n * apart).astype(observations.dtype)
+        mean, covariance = (part[0] for part in moments(observations[None]))
+        return self._distance.slope(observations, mean, covariance)
 
 
 @final
@@ -181,28 +161,13 @@ class PairedDistance(ImageScore):
     additive = True
 
     def __init__(self, sample: Callable[[Tensor, Sequence[Any]], Tensor], *, features: Features | None = None) -> None:
-        self._sample, self._extract = sample, features or _pixels
-        self._known: dict[bytes, NDArray[np.float64]] = {}
+        self._extract = features or _pixels
+        self._finer = PairedFeatures(sample, self._extract, 256)
 
     def observe(self, images: Tensor, noise: Tensor | None, conditions: Sequence[Any]) -> NDArray[np.float64]:
         """The distance of every image, shape ``(images, 1)``."""
-        if noise is None:
-            raise InvalidSettings("a paired distance needs the noise of every image; sample with your own function")
-        apart = _features(self._extract, images, len(images)) - self._references(noise, conditions)
+        apart = features_of(self._extract, images, len(images)) - self._finer.of(noise, conditions)
         return np.sqrt((apart**2).mean(axis=1, keepdims=True))
-
-    def _references(self, noise: Tensor, conditions: Sequence[Any]) -> NDArray[np.float64]:
-        keys = [
-            hashlib.blake2b(row.tobytes() + repr(condition).encode(), digest_size=16).digest()
-            for row, condition in zip(noise.cpu().numpy(), conditions, strict=True)
-        ]
-        new = [i for i, key in enumerate(keys) if key not in self._known]
-        if new:
-            made = self._sample(noise[new], [conditions[i] for i in new])
-            self._known.update(
-                zip([keys[i] for i in new], _features(self._extract, made, len(made)), strict=True)
-            )
-        return np.stack([self._known[key] for key in keys])
 
     def aggregate(self, observations: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean over images."""
@@ -250,9 +215,14 @@ def _pixels(images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def _reference(features: Features, reference: Tensor | NDArray[Any], batch: int) -> NDArray[np.float64]:
+def reference_features(features: Features, reference: Tensor | NDArray[Any], batch: int) -> NDArray[np.float64]:
+    """Features ``(m, k)`` of a reference set: of its images, or as they are given.
+
+    Raises:
+        InvalidSettings: no matrix of finite numbers, or fewer than two images.
+    """
     if isinstance(reference, Tensor):
-        reference = _features(features, reference, batch)
+        reference = features_of(features, reference, batch)
     known = np.asarray(reference, np.float64)
     if known.ndim != 2 or len(known) < 2 or not np.isfinite(known).all():
         raise InvalidSettings(
@@ -262,13 +232,12 @@ def _reference(features: Features, reference: Tensor | NDArray[Any], batch: int)
     return known
 
 
-def _features(features: Features, images: Tensor, batch: int) -> NDArray[np.float64]:
-    with torch.inference_mode():
-        parts = [torch.as_tensor(features(part)).double().cpu().numpy() for part in images.split(max(batch, 1))]
-    found = np.concatenate(parts)
-    if found.ndim != 2 or len(found) != len(images):
-        raise InvalidSettings(f"features must have shape ({len(images)}, k), but have shape {found.shape}")
-    return found
+def describe_reference(score: ImageScore, reference: NDArray[np.float64]) -> dict[str, Any]:
+    """What a fingerprint says of a score that compares features with those of a reference set."""
+    # Rounded, for processors differ in the last bits.
+    rounded = reference.mean(axis=0).astype(np.float16) + np.float16(0)
+    digest = hashlib.blake2b(rounded.tobytes(), digest_size=8).hexdigest()
+    return {"score": type(score).__name__, "reference": digest, "images": len(reference)}
 
 
 def _kernel(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

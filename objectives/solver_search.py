@@ -40,8 +40,11 @@ from searchlib.spaces.solver_schedule import SolverSchedule
 
 __all__ = ["SolverSearch"]
 
-#: What the first population holds, on three grids: the solvers that are best on some model.
-SEED_SOLVERS = ("ddim", "dpm++2m-midpoint", "dpm++3m-midpoint", "unipc2-bh2-data", "unipc3-bh1-data", "dpm2m-midpoint")
+#: What the first population holds, on three grids: solvers of every family, multistep and single-step.
+SEED_SOLVERS = (
+    "ddim", "dpm++2m-midpoint", "dpm++3m-midpoint", "unipc2-bh2-data", "unipc3-bh1-data", "dpm2m-midpoint",
+    "dpm2s-heun",
+)  # fmt: skip
 #: References beside the best of all known solvers.
 STANDARD = {
     "DDIM": "ddim/time/sigma_min", "DPM-Solver++(2M)": "dpm++2m-midpoint/logsnr/sigma_min",
@@ -194,7 +197,7 @@ class SolverSearch(Objective):
         return known_schedules(self.nfe, self.noise_schedule, **settings)
 
     def seeds(self) -> Population:
-        """Six well-known solvers on three grids, as far as they lie in the space.
+        """Seven well-known solvers on three grids, as far as they lie in the space.
 
         Of a space with a base: the base, its decisions on these grids, or these solvers at its noise levels.
         """

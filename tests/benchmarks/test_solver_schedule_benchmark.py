@@ -18,9 +18,9 @@ def test_the_smoke_preset_prints_all_rows_and_writes_its_json(tmp_path, monkeypa
     assert {"random search", "evolution", "S3 (ours)", "best known solver", "UniPC, best of 48"} <= methods
     by_method = {row["method"]: row["metrics"] for row in written["rows"] if row["task"] == "4 NFE"}
     ours, known = by_method["S3 (ours)"], by_method["best known solver"]
-    assert ours["evaluations"]["mean"] == 36
-    assert 0 < ours["network_evaluations"]["mean"] < 4 * 36  # evaluations are shared
-    assert known["search"]["mean"] <= by_method["DDIM, best of 6"]["search"]["mean"]
+    assert ours["evaluations"]["mean"] == 60
+    assert 0 < ours["network_evaluations"]["mean"] < 4 * 60  # evaluations are shared
+    assert known["evaluations"]["mean"] > 200  # all of them, from several levels
     assert "S3 (ours)" in capsys.readouterr().out
 
 
