@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarks import speed_apply, speed_candidates, speed_engine
+from benchmarks import speed_allocation, speed_apply, speed_candidates, speed_engine
 from benchmarks.small_mixtral import SMOKE_STEPS
+from benchmarks.speed_allocation import Allocations, AllocationSize
 from benchmarks.speed_apply import Applied, ApplySize
 from benchmarks.speed_candidates import GENERATE, PREFILL, CandidatesSize, Scored
 from benchmarks.speed_clock import claim_at_least, claim_at_most, threads
@@ -32,17 +33,19 @@ class Preset:
     apply: ApplySize
     candidates: CandidatesSize
     engine: EngineSize
+    allocation: AllocationSize = AllocationSize()  # noqa: RUF009  frozen
     repetitions: int = 5
 
 
 _TINY = ApplySize(2, hidden=32, intermediate=48, candidates=8, dtype=torch.float32)
 PRESETS: Mapping[str, Preset] = {
-    "smoke": Preset(_TINY, CandidatesSize(SMOKE_STEPS, "extremes", 32, 40, 2), EngineSize(2_000, 500), repetitions=2),
+    "smoke": Preset(_TINY, CandidatesSize(SMOKE_STEPS, "extremes", 32, 40, 2), EngineSize(2_000, 500),
+                    AllocationSize(64, 4, limit=2.0), repetitions=2),
     "small": Preset(ApplySize(1), CandidatesSize(), EngineSize()),
     "paper": Preset(ApplySize(2), CandidatesSize(candidates=402, generated=20), EngineSize()),
     # All of Mixtral 8x7B: 45 billion weights, of which the released way needs two and a half copies.
     "full": Preset(ApplySize(32), CandidatesSize(candidates=402, generated=20), EngineSize()),
-}
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +65,7 @@ def run(arguments: argparse.Namespace) -> Table:
     # The engine comes first: the large model leaves a process behind that is slower to get memory.
     engines = speed_engine.measure(table, preset.engine, repetitions)
     imports = speed_engine.import_seconds(table)
+    allocated = speed_allocation.measure(table, preset.allocation, repetitions)
     with threads(arguments.threads):
         scored = speed_candidates.measure(table, preset.candidates, repetitions)
         applied = speed_apply.measure(table, size, scored.histories)
@@ -70,6 +74,7 @@ def run(arguments: argparse.Namespace) -> Table:
         _claim_applying(table, applied)
         _claim_scoring(table, scored)
         _claim_engine(table, engines)
+        _claim_allocating(table, allocated)
         best = min(imports)
         table.claim("importing searchlib costs little more than numpy", value=best, bound=0.15, n=len(imports),
                     test="CPU seconds, the best of them", holds=best <= 0.15)  # fmt: skip
@@ -114,3 +119,15 @@ def _claim_engine(table: Table, engines: Mapping[str, Mapping[str, list[float]]]
     journal = engines["searchlib, journal"]["wall"]
     claim_at_most(table, "with a journal it costs at most 50 µs per candidate", journal, 50, "microseconds")
     claim_at_least(table, "the engine is faster than pymoo's", engines["pymoo GA"]["cpu"], ours, 1, "CPU seconds")
+
+
+def _claim_allocating(table: Table, allocated: Allocations) -> None:
+    for method, seconds, what in (
+        ("searchlib", 1.0, "1024 heads get 48 rules within 4 budgets"),
+        ("searchlib, two rules per layer", 2.0, "with at most two rules per layer it is done"),
+    ):
+        claim_at_most(table, f"{what} in at most {seconds:g} s", [run[0] for run in allocated[method]], seconds,
+                      "CPU seconds")  # fmt: skip
+        worst = max(gap for _, gap in allocated[method] if gap is not None)
+        table.claim(f"{what} within 0.1 % of the optimum", value=worst, bound=1e-3, n=len(allocated[method]),
+                    test="largest gap to a proven bound", holds=worst <= 1e-3)  # fmt: skip

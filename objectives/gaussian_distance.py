@@ -23,7 +23,7 @@ class GaussianDistance:
         self._root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
         self._trace = float(np.trace(covariance))
 
-    def __call__(self, mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    def __call__(self, mean: NDArray[np.floating[Any]], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of means ``(n, k)`` and covariances ``(n, k, k)``: squared distances ``(n,)``."""
         # tr √(C R²) = Σ √λ(R C R): a symmetric matrix, and no matrix square root.
         spectrum = np.linalg.eigvalsh(self._root @ covariance @ self._root)

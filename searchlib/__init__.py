@@ -10,6 +10,7 @@
 from typing import TYPE_CHECKING
 
 from searchlib.algorithms import Algorithm, Batch, Evidence, Problem, Run, Status
+from searchlib.allocation_space import AllocationSpace
 from searchlib.budget import Budget
 from searchlib.cases import Cases, Split
 from searchlib.history import History
@@ -22,14 +23,17 @@ from searchlib.space import Candidates, ItemSpace, Population, Space, StagedSpac
 from searchlib.study import Study
 
 if TYPE_CHECKING:
+    from searchlib.additive_profile import AdditiveProfile
     from searchlib.algorithms import (
         CMAES,
         Beam,
         Evolution,
+        ExactAllocation,
         GaussianProcess,
         GaussNewton,
         HingeRanker,
         Nevergrad,
+        OneAtATime,
         Pool,
         Predictor,
         PredictorGuided,
@@ -38,12 +42,15 @@ if TYPE_CHECKING:
         ShrinkingPool,
         Stages,
     )
+    from searchlib.profiling import measure_profile
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CMAES",
+    "AdditiveProfile",
     "Algorithm",
+    "AllocationSpace",
     "Batch",
     "Beam",
     "Budget",
@@ -53,6 +60,7 @@ __all__ = [
     "Direction",
     "Evidence",
     "Evolution",
+    "ExactAllocation",
     "FunctionObjective",
     "GaussNewton",
     "GaussianProcess",
@@ -62,6 +70,7 @@ __all__ = [
     "ItemSpace",
     "Nevergrad",
     "Objective",
+    "OneAtATime",
     "Outcome",
     "Pool",
     "Population",
@@ -82,11 +91,15 @@ __all__ = [
     "Stages",
     "Status",
     "Study",
+    "measure_profile",
     "search",
 ]
 
+#: Where a name outside of the algorithms lives.
+_HOMES = {"AdditiveProfile": "searchlib.additive_profile", "measure_profile": "searchlib.profiling"}
+
 #: Every algorithm is loaded when it is first used.
-__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "searchlib.algorithms"))
+__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "searchlib.algorithms") | _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -19,11 +19,19 @@ space                            one candidate                                va
 :class:`ExpertMerges`            how each group of layers merges its experts  :class:`ExpertMatrices`
 :class:`CheckpointCoefficients`  how to combine the checkpoints of a run      tuple of floats, or of tuples
 :class:`SolverSchedules`         solver and noise level of each sampling step :class:`SolverSchedule`
+:class:`Allocation`              an option for every part, under budgets      tuple of options
+:class:`AttentionConfigs`        a span rule for every attention head         :class:`AttentionPlan`
+:class:`BitWidths`               bits of every weight, input and cache        :class:`BitPlan`
 ===============================  ===========================================  =============================
 """
 
 from searchlib.spaces.affine import Affine
+from searchlib.spaces.allocation import Allocation
+from searchlib.spaces.attention_configs import AttentionConfigs, elastic_rules
+from searchlib.spaces.attention_plan import AttentionPlan
 from searchlib.spaces.binary import Binary
+from searchlib.spaces.bit_plan import BitPlan, SizedTensor
+from searchlib.spaces.bit_widths import BitWidths
 from searchlib.spaces.categorical import Categorical
 from searchlib.spaces.checkpoint_coefficients import CheckpointCoefficients
 from searchlib.spaces.eval_subsets import EvalSubsets
@@ -41,7 +49,12 @@ from searchlib.spaces.subset import Subset
 
 __all__ = [
     "Affine",
+    "Allocation",
+    "AttentionConfigs",
+    "AttentionPlan",
     "Binary",
+    "BitPlan",
+    "BitWidths",
     "Categorical",
     "CheckpointCoefficients",
     "EvalSubsets",
@@ -55,8 +68,10 @@ __all__ = [
     "Product",
     "Real",
     "Simplex",
+    "SizedTensor",
     "SolverSchedule",
     "SolverSchedules",
     "SolverStep",
     "Subset",
+    "elastic_rules",
 ]

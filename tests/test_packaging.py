@@ -1,4 +1,5 @@
 import ast
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -82,6 +83,14 @@ def test_all_names_exist_and_are_sorted(path):
     defined |= {ast.unparse(node.target) for node in tree.body if isinstance(node, ast.AnnAssign)}
     assert set(names) <= defined
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("top", TOPS)
+def test_no_public_name_is_that_of_a_module_which_would_take_its_place(top):
+    # ``import package.name`` binds the module in the package, where lazy names are then no longer looked up.
+    modules = {path.stem for path in (ROOT / top).glob("*.py")}
+    assert len(modules) > 5
+    assert not modules & set(importlib.import_module(TOPS[top]).__all__)
 
 
 def test_the_public_names_are_those_that_were_promised():

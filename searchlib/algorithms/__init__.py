@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from searchlib.algorithms.beam import Beam
     from searchlib.algorithms.cma_es import CMAES
     from searchlib.algorithms.evolution import Evolution
+    from searchlib.algorithms.exact_allocation import ExactAllocation
     from searchlib.algorithms.gauss_newton import GaussNewton
     from searchlib.algorithms.gaussian_process import GaussianProcess
     from searchlib.algorithms.nevergrad import Nevergrad
+    from searchlib.algorithms.one_at_a_time import OneAtATime
     from searchlib.algorithms.predictor import FittedPredictor, Predictor
     from searchlib.algorithms.predictor_guided import PredictorGuided
     from searchlib.algorithms.random_search import RandomSearch
@@ -29,11 +31,13 @@ __all__ = [
     "Beam",
     "Evidence",
     "Evolution",
+    "ExactAllocation",
     "FittedPredictor",
     "GaussNewton",
     "GaussianProcess",
     "HingeRanker",
     "Nevergrad",
+    "OneAtATime",
     "Pool",
     "Predictor",
     "PredictorGuided",
@@ -53,11 +57,13 @@ _HOMES = {
     "Beam": "beam",
     "CMAES": "cma_es",
     "Evolution": "evolution",
+    "ExactAllocation": "exact_allocation",
     "FittedPredictor": "predictor",
     "GaussNewton": "gauss_newton",
     "GaussianProcess": "gaussian_process",
     "HingeRanker": "ranking",
     "Nevergrad": "nevergrad",
+    "OneAtATime": "one_at_a_time",
     "Pool": "archive",
     "Predictor": "predictor",
     "PredictorGuided": "predictor_guided",

@@ -7,7 +7,10 @@ import searchlib.spaces
 from searchlib.space import Space
 from searchlib.spaces import (
     Affine,
+    Allocation,
+    AttentionConfigs,
     Binary,
+    BitWidths,
     Categorical,
     CheckpointCoefficients,
     EvalSubsets,
@@ -20,6 +23,7 @@ from searchlib.spaces import (
     Product,
     Real,
     Simplex,
+    SizedTensor,
     SolverSchedules,
     Subset,
 )
@@ -116,6 +120,17 @@ SPACES = [
     ExpertMerges(32, 8, 4, 4),
     ExpertMerges(8, 8, 2, 8, element_rate=1, group_rate=1, parent_rate=0),
     SolverSchedules(5, 80.0, (0.002, 0.003)),
+    AttentionConfigs(1, 1, ((8, 0),), lengths=(8,), density=1.0),
+    AttentionConfigs(2, 4, ((0, 0.25), (8, 0), (0, 1)), lengths=(32, 64), sink=2, kv_groups=2),
+    AttentionConfigs(3, 8, ((0, 0.25), (8, 0), (-8, 0.5), (0, 1)), lengths=(32, 64), max_rules_per_layer=2),
+    AttentionConfigs(3, 8, ((0, 0.25), (8, 0), (0, 1)), lengths=(64,), density=None, same_per_layer=True),
+    BitWidths((SizedTensor("a", "weight", rows=4, columns=64),), weight=(2, 4, 8), memory=300),
+    Allocation(("only",), (None,)),
+    Allocation(("a", "b"), (4, "full", True, 0.5), allowed=((True, False, True, True), (False, True, False, False))),
+    Allocation(("q", "k", "v"), (2, 4, 8), (((2, 4, 8),) * 3,), (6.0,)),
+    Allocation(("q", "k", "v"), (2, 4, 8), (((2, 4, 8),) * 3,), (14.0,)),
+    Allocation(tuple("abcdefgh"), (1, 2, 3), (((1, 2, 3),) * 8, ((3, 2, 1),) * 8), (18.0, 15.0), None, (0, 1) * 4, 2),
+    Allocation(tuple(map(str, range(60))), (2, 4, 8), (((2, 4, 8),) * 60, ((0.1, 0.3, 0.2),) * 60), (240, 12.0)),
 ]
 
 
@@ -127,7 +142,8 @@ def test_every_space_keeps_the_contract(space, seed):
 
 def test_every_public_space_is_checked():
     public = {getattr(searchlib.spaces, name) for name in searchlib.spaces.__all__}
-    assert {type(space) for space in SPACES} == {cls for cls in public if issubclass(cls, Space)}
+    spaces = {cls for cls in public if isinstance(cls, type) and issubclass(cls, Space)}
+    assert {type(space) for space in SPACES} == spaces
 
 
 def stale(self, rng, n):
