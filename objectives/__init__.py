@@ -10,6 +10,7 @@ from searchlib.errors import MissingDependency
 if TYPE_CHECKING:
     from searchlib.objectives.answer_scoring import AnswerScorer, Case
     from searchlib.objectives.causal_text_model import CausalTextModel
+    from searchlib.objectives.channel_balancing import ChannelBalancing
     from searchlib.objectives.chat_endpoint import ChatEndpoint
     from searchlib.objectives.checkpoint_combination import CheckpointCombination
     from searchlib.objectives.checkpoint_store import CheckpointStore
@@ -19,25 +20,39 @@ if TYPE_CHECKING:
     from searchlib.objectives.expert_plan import ExpertPlan
     from searchlib.objectives.expert_pruning import ExpertPruning
     from searchlib.objectives.generated_images import GeneratedImages, PipelineSampler
+    from searchlib.objectives.grouped_cache import GroupedCache
     from searchlib.objectives.image_scores import FrechetDistance, ImageReward, KernelDistance, PairedDistance
     from searchlib.objectives.item_subset import ItemSubset
     from searchlib.objectives.known_solvers import known_schedules
+    from searchlib.objectives.metric_decoupling import decoupled_allocations, decoupled_weights
+    from searchlib.objectives.mixed_precision import MixedPrecision
     from searchlib.objectives.model_judges import CaseLoss
     from searchlib.objectives.noise_cases import NoiseCases
+    from searchlib.objectives.paired_error import PairedError
     from searchlib.objectives.preferences import PreferencePair, PreferencePairs, preference_pairs
+    from searchlib.objectives.quantization_tables import QuantizedModels
+    from searchlib.objectives.quantized_llm import QuantizedLLM
+    from searchlib.objectives.quantized_model import QuantizationPlan
     from searchlib.objectives.schedule_sampling import NoiseModel, sample_schedules
     from searchlib.objectives.score_matrix import ScoreMatrix
     from searchlib.objectives.searched_scheduler import SearchedScheduler
     from searchlib.objectives.sequence_predictor import SequencePredictor
     from searchlib.objectives.solver_search import SolverSearch
+    from searchlib.objectives.span_attention import SpanAttention
+    from searchlib.objectives.span_plan import SpanPlan
+    from searchlib.objectives.span_profiles import attention_mass_profile, taylor_profile
+    from searchlib.objectives.sparse_attention import SparseAttention
     from searchlib.objectives.teaching import Exam, LearningByTeaching, TeachingProblem
     from searchlib.objectives.text_model import Prompt, Sampling
+    from searchlib.objectives.token_cases import TokenCase
+    from searchlib.objectives.uniform_grid import QuantizationTable, quantization_grid, recommended_bits
 
 __all__ = [
     "AnswerScorer",
     "Case",
     "CaseLoss",
     "CausalTextModel",
+    "ChannelBalancing",
     "ChatEndpoint",
     "CheckpointCombination",
     "CheckpointStore",
@@ -49,26 +64,43 @@ __all__ = [
     "ExpertPruning",
     "FrechetDistance",
     "GeneratedImages",
+    "GroupedCache",
     "ImageReward",
     "ItemSubset",
     "KernelDistance",
     "LearningByTeaching",
+    "MixedPrecision",
     "NoiseCases",
     "NoiseModel",
     "PairedDistance",
+    "PairedError",
     "PipelineSampler",
     "PreferencePair",
     "PreferencePairs",
     "Prompt",
+    "QuantizationPlan",
+    "QuantizationTable",
+    "QuantizedLLM",
+    "QuantizedModels",
     "Sampling",
     "ScoreMatrix",
     "SearchedScheduler",
     "SequencePredictor",
     "SolverSearch",
+    "SpanAttention",
+    "SpanPlan",
+    "SparseAttention",
     "TeachingProblem",
+    "TokenCase",
+    "attention_mass_profile",
+    "decoupled_allocations",
+    "decoupled_weights",
     "known_schedules",
     "preference_pairs",
+    "quantization_grid",
+    "recommended_bits",
     "sample_schedules",
+    "taylor_profile",
 ]
 
 #: Where each name lives, and the extra that installs what it needs.
@@ -77,6 +109,7 @@ _HOMES = {
     "Case": ("answer_scoring", "llm"),
     "CaseLoss": ("model_judges", "diffusion"),
     "CausalTextModel": ("causal_text_model", "llm"),
+    "ChannelBalancing": ("channel_balancing", "diffusion"),
     "ChatEndpoint": ("chat_endpoint", "endpoint"),
     "CheckpointCombination": ("checkpoint_combination", "diffusion"),
     "CheckpointStore": ("checkpoint_store", "diffusion"),
@@ -88,26 +121,43 @@ _HOMES = {
     "ExpertPruning": ("expert_pruning", "llm"),
     "FrechetDistance": ("image_scores", "diffusion"),
     "GeneratedImages": ("generated_images", "diffusion"),
+    "GroupedCache": ("grouped_cache", "llm"),
     "ImageReward": ("image_scores", "diffusion"),
     "ItemSubset": ("item_subset", "report"),
     "KernelDistance": ("image_scores", "diffusion"),
     "LearningByTeaching": ("teaching", "llm"),
+    "MixedPrecision": ("mixed_precision", "diffusion"),
     "NoiseCases": ("noise_cases", "diffusion"),
     "NoiseModel": ("schedule_sampling", "diffusion"),
     "PairedDistance": ("image_scores", "diffusion"),
+    "PairedError": ("paired_error", "diffusion"),
     "PipelineSampler": ("generated_images", "diffusion"),
     "PreferencePair": ("preferences", "llm"),
     "PreferencePairs": ("preferences", "llm"),
     "Prompt": ("text_model", "llm"),
+    "QuantizationPlan": ("quantized_model", "diffusion"),
+    "QuantizationTable": ("uniform_grid", "llm"),
+    "QuantizedLLM": ("quantized_llm", "llm"),
+    "QuantizedModels": ("quantization_tables", "report"),
     "Sampling": ("text_model", "llm"),
     "ScoreMatrix": ("score_matrix", "report"),
     "SearchedScheduler": ("searched_scheduler", "diffusion"),
     "SequencePredictor": ("sequence_predictor", "diffusion"),
     "SolverSearch": ("solver_search", "diffusion"),
+    "SpanAttention": ("span_attention", "llm"),
+    "SpanPlan": ("span_plan", "llm"),
+    "SparseAttention": ("sparse_attention", "llm"),
     "TeachingProblem": ("teaching", "llm"),
+    "TokenCase": ("token_cases", "llm"),
+    "attention_mass_profile": ("span_profiles", "llm"),
+    "decoupled_allocations": ("metric_decoupling", "report"),
+    "decoupled_weights": ("metric_decoupling", "report"),
     "known_schedules": ("known_solvers", "diffusion"),
     "preference_pairs": ("preferences", "llm"),
+    "quantization_grid": ("uniform_grid", "llm"),
+    "recommended_bits": ("uniform_grid", "llm"),
     "sample_schedules": ("schedule_sampling", "diffusion"),
+    "taylor_profile": ("span_profiles", "llm"),
 }
 
 

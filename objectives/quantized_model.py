@@ -1,0 +1,172 @@
+"""A plan of bits in force: layers and caches of a model together, for a while, or as the winner of a search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+from torch import nn
+
+from searchlib.errors import InvalidSettings, UnsupportedModel
+from searchlib.objectives.channel_balancing import Balance
+from searchlib.objectives.fake_quantization import FakeQuantization, Rounding
+from searchlib.objectives.quantizable_layers import find_layers
+from searchlib.spaces.bit_plan import BitPlan, SizedTensor
+
+__all__ = ["AppliedPlan", "QuantizationPlan", "QuantizedModel"]
+
+
+@final
+class QuantizedModel:
+    """Computes by one plan after the other; a context manager that leaves the model bit-identical.
+
+    Arguments:
+        model: any module. Caches are quantized in transformers models only.
+        layers: the layers that plans may name.
+        settings: of :class:`~searchlib.objectives.fake_quantization.FakeQuantization`.
+    """
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], **settings: Any) -> None:
+        self.model = model
+        self.layers = FakeQuantization(model, layers, **settings)
+        self.attention = _attention(model)
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            undo.enter_context(self.layers)
+            if self.attention is not None:
+                undo.enter_context(self.attention)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+
+    def set(self, plan: BitPlan) -> None:
+        """Compute by this plan from now on."""
+        self.layers.set(plan)
+        if self.attention is not None:
+            self.attention.set(plan)
+        elif plan.changed["kv"]:
+            raise UnsupportedModel(f"{type(self.model).__name__} is no transformers model; its cache is not quantized")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class QuantizationPlan:
+    """The winner of a search over bits.
+
+    Arguments:
+        plan: bits of every tensor.
+        tensors: with their sizes.
+        full: expression of the layers that stay in full precision, as it was searched with.
+        balances: how channels are balanced, by layer; not saved with the plan.
+        symmetric: whether weights have no zero point.
+        rounding: how weights are rounded; None: to the nearest level. Not saved with the plan.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 4))
+        >>> found = QuantizationPlan(BitPlan(weight={"0": 4}), (SizedTensor("0", "weight", rows=4, columns=4),))
+        >>> with found.apply(model):
+        ...     fewer = len(model[0].weight[0].unique())
+        >>> found.memory, found.mean_bits
+        (18.0, 4.0)
+    """
+
+    plan: BitPlan
+    tensors: tuple[SizedTensor, ...]
+    full: str = ""
+    balances: Mapping[str, Balance] | None = None
+    symmetric: bool = False
+    rounding: Rounding | None = None
+
+    def apply(self, model: nn.Module) -> AppliedPlan:
+        """Let the model compute as if it were quantized, until the result is closed or its with-block ends.
+
+        Numbers are as they would be; memory and speed are not. For these, :meth:`export`.
+        """
+        found = find_layers(model, self.full)
+        settings: dict[str, Any] = {"balances": self.balances, "symmetric": self.symmetric, "rounding": self.rounding}
+        return AppliedPlan(QuantizedModel(model, found, **settings), self.plan)
+
+    def export(self, model: nn.Module) -> nn.Module:
+        """Quantize the model for good, in place, with torchao; see :mod:`searchlib.objectives.torchao_export`."""
+        from searchlib.objectives.torchao_export import export
+
+        if self.balances or self.rounding is not None:
+            raise InvalidSettings(
+                "torchao rounds to the nearest level and knows no balanced channels; search without balancing= and "
+                "rounding= to export"
+            )
+        return export(self.plan, model, symmetric=self.symmetric)
+
+    @property
+    def memory(self) -> float:
+        """Bytes of weights and caches, packed, with scales and zero points."""
+        return self.plan.memory(self.tensors)
+
+    @property
+    def mean_bits(self) -> float:
+        """Of the weights, without scales."""
+        return self.plan.mean_bits(self.tensors)
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan, its tensors and the expression of full layers to a JSON file."""
+        sizes = [{name: getattr(tensor, name) for name in SizedTensor.__dataclass_fields__ if name != "_"}
+                 for tensor in self.tensors]  # fmt: skip
+        told = {"plan": self.plan.to_json(), "tensors": sizes, "full": self.full, "symmetric": self.symmetric}
+        Path(path).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> QuantizationPlan:
+        """Read what :meth:`save` wrote."""
+        try:
+            told = json.loads(Path(path).read_text(encoding="utf-8"))
+            tensors = tuple(SizedTensor(**sizes) for sizes in told["tensors"])
+            return cls(BitPlan.from_json(told["plan"]), tensors, told["full"], None, told["symmetric"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidSettings(f"{path} holds no quantization plan: {error}") from error
+
+
+@final
+class AppliedPlan:
+    """A plan in force until :meth:`close`, or until the end of a with-block."""
+
+    def __init__(self, quantized: QuantizedModel, plan: BitPlan) -> None:
+        with ExitStack() as undo:
+            undo.enter_context(quantized)
+            quantized.set(plan)
+            self._undo = undo.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the plan back; the model is bit-identical to what it was."""
+        self._undo.close()
+
+
+def _attention(model: nn.Module) -> Any:
+    """Its quantized attention, where it is a transformers model."""
+    try:
+        from transformers import PreTrainedModel
+    except ImportError:
+        return None
+    if not isinstance(model, PreTrainedModel):
+        return None
+    from searchlib.objectives.quantized_attention import QuantizedAttention
+
+    return QuantizedAttention(model)
