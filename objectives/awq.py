@@ -32,7 +32,8 @@ def awq(moments: Mapping[str, InputMoments], *, symmetric: bool = False) -> Roun
     """
 
     def rounding(name: str, rows: Tensor, bits: Bits) -> Tensor:
-        known = moments[name]
+        known, own = moments[name], rows.dtype
+        rows = rows.float()  # rounded once, at the end
         magnitude = known.magnitude.clamp(min=1e-4).to(rows)
         best, least = rows, None
         for step in range(GRID):
@@ -42,6 +43,6 @@ def awq(moments: Mapping[str, InputMoments], *, symmetric: bool = False) -> Roun
             error = output_error(rows, rounded, known.second)
             if least is None or bool(error < least):
                 best, least = rounded, error
-        return best
+        return best.to(own)
 
     return rounding

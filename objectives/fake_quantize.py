@@ -74,7 +74,7 @@ def fake_quantize(x: Tensor, bits: int, *, group: int | None = None, symmetric: 
     grouped = _grouped(_wide(x), group)
     scale, zero, low, high = _grid(grouped, bits, symmetric)
     rounded = (grouped / scale).round_().add_(zero).clamp_(low, high).sub_(zero).mul_(scale)
-    return rounded.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]].to(x.dtype)
+    return rounded.flatten(-2)[..., : x.shape[-1]].to(x.dtype)
 
 
 def fake_quantize_within(x: Tensor, bits: int, low: float, high: float) -> Tensor:
@@ -105,7 +105,7 @@ def _grouped(x: Tensor, group: int | None) -> Tensor:
     missing = -columns % size
     if missing:
         x = torch.nn.functional.pad(x, (0, missing))
-    return x.reshape(*x.shape[:-1], -1, size)
+    return x.unflatten(-1, (x.shape[-1] // size, size))
 
 
 def _grid(grouped: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor, int, int]:

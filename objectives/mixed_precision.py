@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -40,6 +41,7 @@ from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings, UnsupportedModel
 from searchlib.objective import Direction, Objective
 from searchlib.objectives.channel_balancing import ChannelBalancing
+from searchlib.objectives.evaluation_mode import evaluating
 from searchlib.objectives.generated_images import GeneratedImages, PipelineSampler
 from searchlib.objectives.image_scores import ImageScore
 from searchlib.objectives.noise_cases import NoiseCase, NoiseCases
@@ -48,6 +50,7 @@ from searchlib.objectives.quantizable_layers import DIFFUSION_FULL, count_tokens
 from searchlib.objectives.quantized_model import QuantizationPlan, QuantizedModel
 from searchlib.objectives.timestep_watch import inputs_in_ranges, range_shares
 from searchlib.objectives.uniform_plans import uniform_plans
+from searchlib.objectives.weight_sample import weight_sample
 from searchlib.space import Candidates, Population
 from searchlib.spaces import BitPlan, BitWidths
 from searchlib.spaces.bit_plan import Option, checked_ranges
@@ -150,15 +153,18 @@ class MixedPrecision(Objective):
         self.layers = find_layers(self.model, full)
         self._full, self._symmetric, self._seeded = full, symmetric, seeded
         first = self.cases(Split.SEARCH).take([0])
-        shares = range_shares(self.model, self.layers, checked_ranges(ranges), lambda: self._images(first))
-        tokens = count_tokens(self.model, self.layers, lambda _: self._images(first))
+        with evaluating(self.model):
+            shares = range_shares(self.model, self.layers, checked_ranges(ranges), lambda: self._images(first))
+            tokens = count_tokens(self.model, self.layers, lambda _: self._images(first))
         self.tensors = tuple(layer_sizes(self.layers, ("weight", "activation"), tokens))
         options: dict[str, Any] = {"weight": weight, "activation": activation, "ranges": ranges, "only": only}
         space = BitWidths(self.tensors, **options, shares=shares)
         self.space = space.within(memory=memory, compute=compute, mean_bits=mean_bits)
-        self.quantized = QuantizedModel(self.model, self.layers, **self._calibrated(balancing, static))
+        with evaluating(self.model):
+            self._calibrated = self._calibrate(balancing, static)
+        self.quantized = QuantizedModel(self.model, self.layers, **self._calibrated)
         self._uniform: BitPlan | None = None
-        self._training = False
+        self._undo = ExitStack()
         self._balancing = repr((balancing, static, symmetric))
 
     @classmethod
@@ -232,7 +238,7 @@ class MixedPrecision(Objective):
 
     def artifact(self, value: Any) -> QuantizationPlan:
         """The winner: bits that can be applied, saved, or exported."""
-        return QuantizationPlan(value, self.tensors, self._full, self.quantized.layers.balances, self._symmetric)
+        return QuantizationPlan(value, self.tensors, self._full, **self._calibrated)
 
     def cost(self, candidates: Candidates, cases: Cases) -> float:
         """Images."""
@@ -240,11 +246,12 @@ class MixedPrecision(Objective):
         return float(len(candidates) * len(cases) * noises.images_per_case)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Architecture, metrics, noises and how is quantized; not the weights."""
+        """Architecture, a sample of every weight, metrics, noises and how is quantized."""
         return {
             "objective": "MixedPrecision",
             "model": type(self.model).__name__,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "weights": weight_sample(self.model),
             "metrics": {name: dict(judge.fingerprint()) for name, judge in self.judges.items()},
             "value": dict(self.value) if isinstance(self.value, Mapping) else list(self.value),
             "full": self._full,
@@ -252,16 +259,16 @@ class MixedPrecision(Objective):
         }
 
     def __enter__(self) -> Self:
-        self._training = bool(self.model.training)
-        self.model.eval()
-        self.quantized.__enter__()
+        with ExitStack() as opening:
+            opening.enter_context(self.quantized)
+            opening.enter_context(evaluating(self.model))
+            self._undo = opening.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.quantized.__exit__(kind, error, trace)
-        self.model.train(self._training)
+        self._undo.close()
 
     def _check_metrics(self, value: str | Sequence[str] | Mapping[str, float] | None) -> None:
         names = self.metrics
@@ -313,7 +320,7 @@ class MixedPrecision(Objective):
         finally:
             self.quantized.set(plan)
 
-    def _calibrated(self, balancing: ChannelBalancing | None, static: bool) -> dict[str, Any]:
+    def _calibrate(self, balancing: ChannelBalancing | None, static: bool) -> dict[str, Any]:
         """Settings of the quantization that come from the first SEARCH noises."""
         settings: dict[str, Any] = {"symmetric": self._symmetric}
         if balancing is None and not static:

@@ -55,7 +55,7 @@ def find_layers(model: nn.Module, full: str = "") -> dict[str, nn.Module]:
     except re.error as error:
         raise InvalidSettings(f"full must be a regular expression, but {full!r} is none: {error}") from error
     found: dict[str, nn.Module] = {}
-    owners: dict[int, str] = {}
+    owners = _owners(model)
     for name, module in model.named_modules():
         if expression is not None and any(expression.fullmatch(path) for path in _paths(name)):
             continue
@@ -65,9 +65,9 @@ def find_layers(model: nn.Module, full: str = "") -> dict[str, nn.Module]:
         weight = weight_of(module)
         if not weight.dtype.is_floating_point or type(weight.data) is not Tensor:
             raise UnsupportedModel(f"{name}: its weight is quantized already ({weight.dtype}); load it unquantized")
-        other = owners.setdefault(id(weight), name)
-        if other != name:
-            raise UnsupportedModel(f"{name} and {other} share a weight; leave both in full precision by full=")
+        others = [other for other in owners[id(weight)] if other != name]
+        if others:
+            raise UnsupportedModel(f"{others[0]} and {name} share a weight; leave both in full precision by full=")
         found[name] = module
     if not found:
         raise InvalidSettings(f"{type(model).__name__} has no layer to quantize, beside what full={full!r} matches")
@@ -124,6 +124,15 @@ def in_features(layer: nn.Module) -> int:
     return int(weight_of(layer).shape[0 if _is_transposed(layer) else 1])
 
 
+def _owners(model: nn.Module) -> dict[int, list[str]]:
+    """By parameter the modules that hold it: a head may share its weight with an embedding."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            owners.setdefault(id(parameter), []).append(name)
+    return owners
+
+
 def _is_layer(module: nn.Module) -> bool:
     if not isinstance(module, nn.Linear | nn.Conv2d) and not _is_transposed(module):
         return False
@@ -151,7 +160,10 @@ def _paths(name: str) -> list[str]:
 
 
 def count_tokens(model: nn.Module, layers: Mapping[str, nn.Module], run: Any) -> dict[str, int]:
-    """How many vectors go into every layer while ``run(model)`` runs, for one example: divided by the batch.
+    """How many vectors go into every layer while ``run(model)`` runs, for one example: divided by the model's batch.
+
+    The batch is the first axis of the first tensor that the model gets; that of a layer may be another one (video
+    transformers attend frame by frame, or place by place, in a larger batch).
 
     Arguments:
         model: the layers' model.
@@ -162,15 +174,20 @@ def count_tokens(model: nn.Module, layers: Mapping[str, nn.Module], run: Any) ->
         InvalidSettings: a layer that does not run.
     """
     seen: dict[str, int] = {}
+    examples = 1
 
     def hook(name: str) -> Any:
         def count(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-            x = arguments[0]
-            seen[name] = max(1, x.numel() // in_features(layer) // len(x))
+            seen[name] = max(1, arguments[0].numel() // in_features(layer) // examples)
 
         return count
 
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+    def begin(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        nonlocal examples
+        examples = next((len(x) for x in (*arguments, *named.values()) if isinstance(x, Tensor) and x.ndim > 1), 1)
+
+    handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
+    handles += [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
     try:
         with torch.inference_mode():
             run(model)

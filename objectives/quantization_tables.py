@@ -128,11 +128,11 @@ def parameters_of(name: str) -> float:
     """
     if name in PARAMETERS:
         return PARAMETERS[name]
-    match = re.search(r"(?<![\dx])(\d+)(B|M)(\d*)(?![A-Za-z\d])", name, re.IGNORECASE)
+    match = re.search(r"(?<![\dx.])(\d+(?:\.\d+)?)(B|M)(\d*)(?![A-Za-z\d])", name, re.IGNORECASE)
     if match is None:
         raise InvalidSettings(f"the name {name!r} does not say how large the model is; pass parameters={{{name!r}: …}}")
     whole, unit, tenths = match.groups()
-    return float(f"{whole}.{tenths or 0}") * (1e9 if unit.upper() == "B" else 1e6)
+    return float(f"{whole}.{tenths}" if tenths else whole) * (1e9 if unit.upper() == "B" else 1e6)
 
 
 def _bytes(parameters: float, bits: int, group: int) -> float:

@@ -65,9 +65,9 @@ class QuantizedAttention:
         mapping = AttentionInterface._global_mapping
         with ExitStack() as undo:
             for implementation in sorted({config._attn_implementation or "eager" for config in _configs(self.model)}):
-                before = mapping.get(implementation, _MISSING)
-                undo.callback(_put_back, mapping, implementation, before)
-                AttentionInterface.register(implementation, self._around(before))
+                around = _Around(self, mapping.get(implementation, _MISSING))
+                undo.callback(_take_out, mapping, implementation, around)
+                AttentionInterface.register(implementation, around)
             self._undo = undo.pop_all()
         self._open = True
         return self
@@ -102,19 +102,29 @@ class QuantizedAttention:
                     f"values cannot be quantized"
                 )
 
-    def _around(self, own: Any) -> Callable[..., Any]:
-        def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **settings: Any) -> Any:
-            function = _eager(module) if own is _MISSING else own
-            name = self._names.get(id(module))
-            if name is None or not self._open:
-                return function(module, query, key, value, *rest, **settings)
-            self.shapes[name] = (key.shape[1], key.shape[-1], value.shape[-1])
-            keys, values = self._plan.kv_bits(name)
-            key = fake_quantize(key, keys.bits, group=keys.group)
-            value = fake_quantize(value, values.bits, group=values.group)
-            return function(module, query, key, value, *rest, **settings)
+    def rounded(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """What the attention of a module reads; of other models, as it is."""
+        name = self._names.get(id(module))
+        if name is None or not self._open:
+            return key, value
+        self.shapes[name] = (key.shape[1], key.shape[-1], value.shape[-1])
+        keys, values = self._plan.kv_bits(name)
+        key = fake_quantize(key, keys.bits, group=keys.group)
+        return key, fake_quantize(value, values.bits, group=values.group)
 
-        return attend
+
+@final
+class _Around:
+    """An entry of the interface that rounds what the entry before it reads."""
+
+    def __init__(self, owner: QuantizedAttention, own: Any) -> None:
+        self.owner, self.own = owner, own
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **settings: Any
+    ) -> Any:
+        function = _eager(module) if self.own is _MISSING else self.own
+        return function(module, query, *self.owner.rounded(module, key, value), *rest, **settings)
 
 
 def _eager(module: nn.Module) -> Callable[..., Any]:
@@ -126,11 +136,18 @@ def _eager(module: nn.Module) -> Callable[..., Any]:
     raise UnsupportedModel(f"{type(module).__name__} has no eager attention that could be called")
 
 
-def _put_back(mapping: dict[str, Any], name: str, before: Any) -> None:
-    if before is _MISSING:
-        mapping.pop(name, None)
+def _take_out(mapping: dict[str, Any], name: str, around: _Around) -> None:
+    """Put the entry before back; another model's, which was opened later and is still open, stays around it."""
+    outer = mapping.get(name)
+    if outer is not around:
+        while isinstance(outer, _Around) and outer.own is not around:
+            outer = outer.own
+        if isinstance(outer, _Around):
+            outer.own = around.own
+    elif around.own is _MISSING:
+        del mapping[name]
     else:
-        mapping[name] = before
+        mapping[name] = around.own
 
 
 def _configs(model: nn.Module) -> Iterator[Any]:

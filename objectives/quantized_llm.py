@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -39,6 +40,7 @@ from searchlib.objective import Direction, Objective
 from searchlib.objectives.answer_cases import Case
 from searchlib.objectives.awq import awq
 from searchlib.objectives.channel_balancing import ChannelBalancing, measure_inputs
+from searchlib.objectives.evaluation_mode import evaluating
 from searchlib.objectives.gptq import gptq
 from searchlib.objectives.input_moments import measure_moments
 from searchlib.objectives.quantizable_layers import LANGUAGE_FULL, find_layers, layer_sizes
@@ -47,6 +49,7 @@ from searchlib.objectives.quantized_model import QuantizationPlan, QuantizedMode
 from searchlib.objectives.token_cases import TokenCase, token_cases
 from searchlib.objectives.token_losses import METRICS, batches, log_probabilities, measured
 from searchlib.objectives.uniform_plans import uniform_plans
+from searchlib.objectives.weight_sample import weight_sample
 from searchlib.space import Candidates, Population
 from searchlib.spaces import BitPlan, BitWidths
 from searchlib.spaces.bit_plan import Option, SizedTensor
@@ -131,6 +134,8 @@ class QuantizedLLM(Objective):
             "balancing": balancing, "rounding": rounding, "batch": batch, "seeded": seeded,
         }  # fmt: skip
         self._recipe = None if isinstance(model, nn.Module) else model
+        if not isinstance(model, nn.Module) and not callable(model):
+            raise InvalidSettings(f"model must be a module, or a function that returns one, but is {model!r:.100}")
         self.model: Any = model if isinstance(model, nn.Module) else model()
         self._parts = _checked(cases, tokenizer)
         self.metrics = (metric,) if isinstance(metric, str) else tuple(metric)
@@ -140,14 +145,16 @@ class QuantizedLLM(Objective):
             self.direction = tuple("minimize" for _ in self.metrics)
         self.batch = whole_number("batch", batch, 1)
         self.layers = find_layers(self.model, full)
-        self.tensors = self._sized(tokens)
+        with evaluating(self.model):
+            self.tensors = self._sized(tokens)
         options: dict[str, Any] = {"weight": weight, "activation": activation, "kv": kv, "only": only}
         self.space = BitWidths(self.tensors, **options).within(memory=memory, mean_bits=mean_bits)
         self._full, self._seeded = full, seeded
-        self._calibrated = self._calibrate(balancing, rounding)
+        with evaluating(self.model):
+            self._calibrated = self._calibrate(balancing, rounding)
         self.quantized = QuantizedModel(self.model, self.layers, **self._calibrated)
         self._uniform: BitPlan | None = None
-        self._training = False
+        self._undo = ExitStack()
 
     @classmethod
     def smoke(cls) -> Self:
@@ -231,12 +238,13 @@ class QuantizedLLM(Objective):
         return float(len(candidates) * tokens)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Architecture, size, options and the content of all cases; not the weights."""
+        """Architecture, size, a sample of every weight, settings and the content of all cases."""
         text = repr([(split.value, self._parts.get(split, ())) for split in Split])
         return {
             "objective": "QuantizedLLM",
             "model": type(self.model).__name__,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "weights": weight_sample(self.model),
             "cases": hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
             "metric": list(self.metrics),
             "full": self._full,
@@ -245,16 +253,16 @@ class QuantizedLLM(Objective):
         }
 
     def __enter__(self) -> Self:
-        self._training = bool(self.model.training)
-        self.model.eval()
-        self.quantized.__enter__()
+        with ExitStack() as opening:
+            opening.enter_context(self.quantized)
+            opening.enter_context(evaluating(self.model))
+            self._undo = opening.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.quantized.__exit__(kind, error, trace)
-        self.model.train(self._training)
+        self._undo.close()
 
     def _uniform_plans(self) -> list[BitPlan]:
         return uniform_plans(self.space)

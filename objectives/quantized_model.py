@@ -13,12 +13,14 @@ from typing import Any, Self, final
 from torch import nn
 
 from searchlib.errors import InvalidSettings, UnsupportedModel
-from searchlib.objectives.channel_balancing import Balance
+from searchlib.objectives.channel_balancing import Balance, InputRanges
 from searchlib.objectives.fake_quantization import FakeQuantization, Rounding
 from searchlib.objectives.quantizable_layers import find_layers
 from searchlib.spaces.bit_plan import BitPlan, SizedTensor
 
 __all__ = ["AppliedPlan", "QuantizationPlan", "QuantizedModel"]
+
+_MEASURED = ("balances", "rounding", "static")
 
 
 @final
@@ -68,9 +70,11 @@ class QuantizationPlan:
         plan: bits of every tensor.
         tensors: with their sizes.
         full: expression of the layers that stay in full precision, as it was searched with.
-        balances: how channels are balanced, by layer; not saved with the plan.
+        balances: how channels are balanced, by layer.
         symmetric: whether weights have no zero point.
-        rounding: how weights are rounded; None: to the nearest level. Not saved with the plan.
+        rounding: how weights are rounded; None: to the nearest level.
+        static: measured ranges of activations; None: every token has its own. Like ``balances`` and ``rounding`` they
+            were measured on the model, and are not saved with the plan.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 4))
@@ -87,6 +91,7 @@ class QuantizationPlan:
     balances: Mapping[str, Balance] | None = None
     symmetric: bool = False
     rounding: Rounding | None = None
+    static: InputRanges | None = None
 
     def apply(self, model: nn.Module) -> AppliedPlan:
         """Let the model compute as if it were quantized, until the result is closed or its with-block ends.
@@ -94,17 +99,17 @@ class QuantizationPlan:
         Numbers are as they would be; memory and speed are not. For these, :meth:`export`.
         """
         found = find_layers(model, self.full)
-        settings: dict[str, Any] = {"balances": self.balances, "symmetric": self.symmetric, "rounding": self.rounding}
+        settings = {name: getattr(self, name) for name in ("symmetric", *_MEASURED)}
         return AppliedPlan(QuantizedModel(model, found, **settings), self.plan)
 
     def export(self, model: nn.Module) -> nn.Module:
         """Quantize the model for good, in place, with torchao; see :mod:`searchlib.objectives.torchao_export`."""
         from searchlib.objectives.torchao_export import export
 
-        if self.balances or self.rounding is not None:
+        if self._measured():
             raise InvalidSettings(
-                "torchao rounds to the nearest level and knows no balanced channels; search without balancing= and "
-                "rounding= to export"
+                "torchao rounds to the nearest level and knows neither balanced channels nor static inputs; search "
+                "without balancing=, rounding= and static= to export"
             )
         return export(self.plan, model, symmetric=self.symmetric)
 
@@ -122,18 +127,42 @@ class QuantizationPlan:
         """Write the plan, its tensors and the expression of full layers to a JSON file."""
         sizes = [{name: getattr(tensor, name) for name in SizedTensor.__dataclass_fields__ if name != "_"}
                  for tensor in self.tensors]  # fmt: skip
-        told = {"plan": self.plan.to_json(), "tensors": sizes, "full": self.full, "symmetric": self.symmetric}
+        told = {"plan": self.plan.to_json(), "tensors": sizes, "full": self.full, "symmetric": self.symmetric,
+                "measured": self._measured()}  # fmt: skip
         Path(path).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> QuantizationPlan:
-        """Read what :meth:`save` wrote."""
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        balances: Mapping[str, Balance] | None = None,
+        rounding: Rounding | None = None,
+        static: InputRanges | None = None,
+    ) -> QuantizationPlan:
+        """Read what :meth:`save` wrote; what was measured on the model must be given again.
+
+        Raises:
+            InvalidSettings: another file, or a plan that means nothing without what was measured.
+        """
+        given = {"balances": balances, "rounding": rounding, "static": static}
         try:
             told = json.loads(Path(path).read_text(encoding="utf-8"))
             tensors = tuple(SizedTensor(**sizes) for sizes in told["tensors"])
-            return cls(BitPlan.from_json(told["plan"]), tensors, told["full"], None, told["symmetric"])
+            plan, missing = BitPlan.from_json(told["plan"]), [n for n in told.get("measured", ()) if given[n] is None]
+            found = cls(plan, tensors, told["full"], symmetric=told["symmetric"], **given)  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidSettings(f"{path} holds no quantization plan: {error}") from error
+        if missing:
+            raise InvalidSettings(
+                f"{path} was searched with {missing[0]}, which were measured on the model and are not saved; build the "
+                f"objective again and pass {missing[0]}=objective.artifact(BitPlan()).{missing[0]}"
+            )
+        return found
+
+    def _measured(self) -> list[str]:
+        """The fields that hold what was measured on the model."""
+        return [name for name in _MEASURED if getattr(self, name)]
 
 
 @final

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from searchlib.cases import Cases, Split
 from searchlib.objectives.attention_switch import AttentionSwitch, attention_shape
+from searchlib.objectives.evaluation_mode import evaluating
 from searchlib.objectives.token_cases import TokenCase, batches_by_length
 from searchlib.spaces.attention_configs import AttentionConfigs
 from searchlib.spaces.attention_plan import spans
@@ -65,9 +66,7 @@ def _profile(objective: SparseAttention, cases: Cases | None, *, gradients: bool
     layers, heads, _ = attention_shape(model)
     device = model.get_input_embeddings().weight.device
     total = np.zeros((space.dimension, len(space.rules)))
-    modes = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
+    with evaluating(model):
         longest = max(map(len, payload))
         # A batch's matrices of all layers, or of one.
         most = _NUMBERS // (heads * longest * (layers if gradients else 1))
@@ -81,9 +80,6 @@ def _profile(objective: SparseAttention, cases: Cases | None, *, gradients: bool
                     model(tokens.to(device), use_cache=False)
                 far = watch.distances()
             total += _masked_out(far, space, tokens.shape[1])
-    finally:
-        for module in modes:
-            module.training = True
     return total[None] / len(payload)
 
 

@@ -32,10 +32,12 @@ from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective
 from searchlib.objectives.answer_cases import Case
 from searchlib.objectives.attention_switch import attention_shape
+from searchlib.objectives.evaluation_mode import evaluating
 from searchlib.objectives.layer_prefixes import LayerPrefixes
 from searchlib.objectives.span_attention import SpanAttention
 from searchlib.objectives.span_plan import SpanPlan
 from searchlib.objectives.token_cases import TokenCase, batches_by_length, own_answers, token_cases
+from searchlib.objectives.weight_sample import weight_sample
 from searchlib.space import Candidates, Population
 from searchlib.spaces.attention_configs import AttentionConfigs, elastic_rules
 from searchlib.spaces.attention_plan import AttentionPlan
@@ -43,8 +45,6 @@ from searchlib.spaces.attention_plan import AttentionPlan
 __all__ = ["SparseAttention"]
 
 Loader = Callable[[], tuple[nn.Module, Any]]
-
-_SAMPLED_WEIGHTS = 64  # numbers per tensor by which a fingerprint knows the weights
 
 
 @final
@@ -124,6 +124,9 @@ class SparseAttention(Objective):
         if supervision not in ("given", "model"):
             raise InvalidSettings(f"supervision must be 'given' or 'model', but is {supervision!r}")
         self._recipe = None if isinstance(model, nn.Module) else (model, tokenizer)
+        unknown = [key for key in cases or {} if key not in list(Split)]
+        if unknown:
+            raise InvalidSettings(f"cases are given by split ({', '.join(Split)}), but one is called {unknown[0]!r}")
         self._given = {Split(split): list(payload) for split, payload in (cases or {}).items()}
         self._settings: dict[str, Any] = {
             "density": density, "rules": rules, "lengths": lengths, "sink": sink, "block": block,
@@ -200,7 +203,8 @@ class SparseAttention(Objective):
         share = (self.space.density or 1.0) if density is None else density
         sink, block = self.space.sink, self.space.block
         window = max(1, (int(share * length + 1e-9) - sink) // block * block)
-        return AttentionPlan.uniform(self.layers, self.heads, alpha=window, sink=sink, block=block)
+        groups = self.space.kv_groups
+        return AttentionPlan.uniform(self.layers, self.heads, alpha=window, sink=sink, block=block, kv_groups=groups)
 
     def seeds(self) -> Population:
         """Uniform plans: the widest that the budgets allow."""
@@ -216,15 +220,11 @@ class SparseAttention(Objective):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Model (architecture, size, a sample of every weight), space, and the content of all cases."""
-        weights = hashlib.blake2b(digest_size=8)
-        for parameter in self.model.parameters():
-            flat = parameter.detach().reshape(-1)
-            weights.update(flat[:: 1 + len(flat) // _SAMPLED_WEIGHTS].float().cpu().numpy().tobytes())
         told = repr([(split.value, self._cases[split].payload) for split in Split])
         return {
             "objective": "SparseAttention",
             "model": type(self.model).__name__,
-            "weights": weights.hexdigest(),
+            "weights": weight_sample(self.model),
             "cases": hashlib.blake2b(told.encode(), digest_size=8).hexdigest(),
             "supervision": self._settings["supervision"],
         }
@@ -232,7 +232,7 @@ class SparseAttention(Objective):
     def __enter__(self) -> Self:
         if self._prefixes is None:
             with ExitStack() as opening:
-                opening.enter_context(_evaluating(self.model))
+                opening.enter_context(evaluating(self.model))
                 opening.enter_context(self._attention)
                 opening.callback(self._forget)
                 self._attention.use(None)
@@ -322,27 +322,17 @@ def _loaded(model: nn.Module | str | Loader, tokenizer: Any) -> tuple[Any, Any]:
         loaded = AutoModelForCausalLM.from_pretrained(model).eval()
         named = model if tokenizer is None else tokenizer
         return loaded, AutoTokenizer.from_pretrained(named) if isinstance(named, str) else named
+    if not callable(model):
+        raise InvalidSettings(
+            f"model must be a module, a checkpoint's name, or a function that returns (model, tokenizer), but is "
+            f"{model!r:.100}"
+        )
     own, tokens = model()
     return own, tokens if tokenizer is None else tokenizer
 
 
-class _evaluating:  # noqa: N801  reads as a verb in a with statement
-    """Evaluation mode; afterwards every module is in the mode it was in."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __enter__(self) -> None:
-        self._training = [module for module in self._model.modules() if module.training]
-        self._model.eval()
-
-    def __exit__(self, *failure: object) -> None:
-        for module in self._training:
-            module.training = True
-
-
 def _evaluated(model: Any, work: Callable[[Any, Any], Any], cases: Any) -> Any:
-    with _evaluating(model):
+    with evaluating(model):
         return work(model, cases)
 
 

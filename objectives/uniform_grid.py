@@ -88,7 +88,8 @@ class QuantizationTable:
 
     Example:
         >>> from searchlib import Split
-        >>> table = quantization_grid(QuantizedLLM.smoke().model, QuantizedLLM.smoke()._parts[Split.HOLDOUT],
+        >>> objective = QuantizedLLM.smoke()
+        >>> table = quantization_grid(objective.model, objective.cases(Split.HOLDOUT).payload,
         ...                           weights=(8, 2), weight_activations=(), kv=(4,))
         >>> [row.name for row in table.rows]
         ['W8', 'W2', 'KV4']
@@ -222,11 +223,11 @@ def _is_within(row: GridRow, within: float, metric: str) -> bool:
     return row.increase(metric)[2] <= within * (full if metric == "nll" else 1.0)
 
 
-def _bits(row: GridRow) -> tuple[int, int, int]:
-    """Fewest first: the sum of all kinds, then the weight."""
-    bits = [Bits.of(option).bits for option in (row.weight, row.activation, row.kv)]
-    group = Bits.of(row.weight).group or 0
-    return sum(bits), bits[0], -group
+def _bits(row: GridRow) -> tuple[float, ...]:
+    """Fewest first: the sum of all kinds, then the weight, then as few scales as possible."""
+    options = [Bits.of(option) for option in (row.weight, row.activation, row.kv)]
+    groups = [-(option.group or math.inf) for option in options]
+    return sum(option.bits for option in options), options[0].bits, *groups
 
 
 def _uniform(objective: QuantizedLLM, options: tuple[Option, Option, Option]) -> BitPlan:

@@ -25,9 +25,10 @@ def uniform_plans(space: BitWidths) -> list[BitPlan]:
         [(('q', 4),)]
     """
     kinds = [kind for kind in KINDS if getattr(space, kind) and any(sized.kind == kind for sized in space.sized)]
+    unlimited = space.unlimited
     found: list[tuple[tuple[int, ...], BitPlan]] = []
     for options in itertools.product(*(getattr(space, kind) for kind in kinds)):
-        row = space.unlimited.repair(_row(space, dict(zip(kinds, options, strict=True))))
+        row = unlimited.repair(_row(space, dict(zip(kinds, options, strict=True))))
         if space.contains(row)[0]:
             found.append((tuple(Bits.of(option).bits for option in options), space.decode(row[0])))
     return [

@@ -100,6 +100,9 @@ class AdditiveProfile:
                 raise InvalidSettings(f"{name} must have shape {expected} beside a loss of {shape}, not {array.shape}")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        chosen = np.arange(shape[2]) == arrays["base"][0][:, None]
+        if not (chosen & np.isfinite(loss[0])).any(axis=1).all():
+            raise InvalidSettings(f"base must hold an option of finite loss for every part, but is {base!r:.200}")
         names = (("metrics", 0, ""), ("part_names", 1, "part "), ("option_names", 2, "option "))
         for name, axis, prefix in names:
             given = getattr(self, name)
@@ -192,7 +195,7 @@ class AdditiveProfile:
                 raise InvalidSettings(f"there is no metric {unknown[0]!r}; the profile has {list(self.metrics)}")
             given: list[Any] = [weights.get(name, 0.0) for name in self.metrics]
         else:
-            given = list(np.atleast_1d(np.asarray(weights, np.float64)))
+            given = list(weights) if np.iterable(weights) else [weights]
         if len(given) != metrics:
             raise InvalidSettings(f"weights must be one per metric of {list(self.metrics)}, but are {len(given)}")
         try:
@@ -243,11 +246,11 @@ class AdditiveProfile:
         """
         limits = self._levels(whole_number("points", points, 2)) if np.ndim(points) == 0 else np.asarray(points, float)
         found: list[Allocated] = []
-        for limit in limits:
+        for number, limit in enumerate(limits, 1):
             try:
                 found.append(self.allocate(limit, weights, method, **options))
             except InvalidSettings:  # where budgets conflict, small levels have no allocation
-                if np.ndim(points):
+                if np.ndim(points) or number == len(limits):
                     raise
         numbers = np.array([[allocated.loss, *allocated.cost] for allocated in found])
         no_worse = (numbers[:, None] <= numbers[None]).all(axis=2)
@@ -265,9 +268,15 @@ class AdditiveProfile:
         """The nearest profile in which no option is worse than a cheaper one: what noise contradicts is averaged.
 
         Isotonic regression per part and metric, weighted by the inverse squared standard errors, with options in the
-        order of their cost of the ``budget``. It is the remedy for sensitivity tables in which fewer bits often seem
+        order of their cost of the ``budget``; those of equal cost count by their mean and keep their distance from it.
+        It is the remedy for sensitivity tables in which fewer bits often seem
         better than more. The base stays at 0. Not for parts whose dearer options may really be worse.
         """
+        if not 0 <= budget < len(self.budgets):
+            raise InvalidSettings(
+                f"budget={budget} must be the number of the budget by whose costs options are ordered, but there are "
+                f"{len(self.budgets)} budgets"
+            )
         loss, costs = self.loss.copy(), self.costs[budget]
         assert self.base is not None  # filled in by __post_init__
         for part, options in enumerate(self.allowed):
@@ -297,14 +306,21 @@ class AdditiveProfile:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote; nothing in the file is run."""
-        with np.load(path, allow_pickle=False) as file:
-            fields: dict[str, Any] = {name: file[name] for name in file.files}
-        for name in ("metrics", "part_names", "option_names"):
-            fields[name] = tuple(fields[name].tolist())
-        if "max_distinct" in fields:
-            fields["max_distinct"] = int(fields["max_distinct"])
-        return cls(**fields)
+        """Read what :meth:`save` wrote; nothing in the file is run.
+
+        Raises:
+            InvalidSettings: another file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                fields: dict[str, Any] = {name: file[name] for name in file.files}
+            for name in ("metrics", "part_names", "option_names"):
+                fields[name] = tuple(fields[name].tolist())
+            if "max_distinct" in fields:
+                fields["max_distinct"] = int(fields["max_distinct"])
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError, AttributeError, EOFError) as error:
+            raise InvalidSettings(f"{path} holds no profile of AdditiveProfile.save: {error}") from error
 
 
 def _costs(costs: Any, budgets: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -179,6 +179,9 @@ def measure_profile(
     columns = np.random.default_rng(seed).permutation(count)
     table = _Rounds(space, row, signs(objective), objective.additive)
     names = _metric_names(metrics, len(signs(objective)))
+    nothing = np.zeros((len(signs(objective)), *space.allowed_array.shape))
+    # What cannot be meant is refused before anything is measured.
+    _questions(AdditiveProfile.of(space, nothing, metrics=names), budgets, weights)
     alive = space.allowed_array.copy()
     alive[np.arange(len(row)), row] = False
     for number in range(rounds):
@@ -216,17 +219,26 @@ def matters(
     """
     if math.isinf(sigmas):
         return profile.allowed
-    limits = profile.budgets[None] if budgets is None else np.atleast_2d(np.asarray(budgets, np.float64))
-    if weights is None:
-        singles = [{name: 1.0} for name in profile.metrics]
-    else:
-        singles = [weights]  # type: ignore[list-item]
     keep = np.zeros(profile.loss.shape[1:], np.bool_)
-    for weight in singles:
-        single = profile.combined(weight)
-        for limit in limits:
-            keep |= _may_win(single, limit, sigmas)
+    for single, limit in _questions(profile, budgets, weights):
+        keep |= _may_win(single, limit, sigmas)
     return np.asarray(keep & profile.allowed)
+
+
+def _questions(
+    profile: AdditiveProfile, budgets: ArrayLike | None, weights: Weights | None
+) -> list[tuple[AdditiveProfile, NDArray[np.float64]]]:
+    """The knapsacks in which entries may matter: profiles of one metric, and limits.
+
+    Raises:
+        InvalidSettings: unknown metrics, or limits that nothing meets.
+    """
+    limits = profile.budgets[None] if budgets is None else np.atleast_2d(np.asarray(budgets, np.float64))
+    chosen: list[Weights] = [{name: 1.0} for name in profile.metrics] if weights is None else [weights]
+    asked = [(profile.combined(weight), limit) for weight in chosen for limit in limits]
+    for single, limit in asked:
+        single.problem(limit)
+    return asked
 
 
 def _may_win(profile: AdditiveProfile, limit: NDArray[np.float64], sigmas: float) -> NDArray[np.bool_]:
@@ -302,8 +314,9 @@ def dearest(space: AllocationSpace) -> Population:
     """Every part's dearest option, all budgets taken together, shape ``(parts,)``; the first one without budgets."""
     costs, allowed = space.costs_array, space.allowed_array
     low, high = costs.min(axis=2, initial=np.inf, where=allowed), costs.max(axis=2, initial=-np.inf, where=allowed)
-    span = np.maximum((high - low).sum(axis=1), np.finfo(float).tiny)
-    size = (costs / span[:, None, None]).sum(axis=0) if len(costs) else np.zeros(allowed.shape)
+    span = (high - low).sum(axis=1)
+    told = span > 0  # a budget on which all options cost the same ranks none
+    size = (costs[told] / span[told, None, None]).sum(axis=0)
     return np.asarray(np.where(allowed, size, -np.inf).argmax(axis=1), space.dtype)
 
 

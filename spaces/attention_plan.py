@@ -188,7 +188,10 @@ class AttentionPlan:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a file of :meth:`save`, or a released one (``moa_alpha_beta.json``)."""
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InvalidCandidate(f"{Path(path).name} holds no plan, for it is no JSON: {error}") from error
         if not isinstance(data, dict):
             raise InvalidCandidate(f"{Path(path).name} must hold an object with alphas and betas, not {data!r:.80}")
         return cls.from_json(data)

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, final
 
 from searchlib.errors import InvalidCandidate, InvalidSettings
-from searchlib.spaces.arguments import whole
+from searchlib.spaces.arguments import real, whole
 
 __all__ = ["FULL", "KINDS", "BitPlan", "Bits", "SizedTensor"]
 
@@ -115,7 +115,9 @@ class SizedTensor:
             object.__setattr__(self, name, whole(name, getattr(self, name), high=2**62))
         if self.group is not None:
             whole("group", self.group)
-        object.__setattr__(self, "macs", float(self.macs))
+        object.__setattr__(self, "macs", real("macs", self.macs))
+        if self.macs < 0:
+            raise InvalidSettings(f"macs must be at least 0, but are {self.macs}")
 
     @property
     def elements(self) -> int:
@@ -221,7 +223,11 @@ class BitPlan:
 
     def memory(self, tensors: Iterable[SizedTensor]) -> float:
         """Bytes of weights and of the cache, packed, with their scales and zero points; activations are not stored."""
-        return sum(tensor.bytes(self.stored_bits(tensor)) for tensor in tensors if tensor.kind != "activation")
+        return sum(self._bytes(tensor) for tensor in tensors if tensor.kind != "activation")
+
+    def _bytes(self, tensor: SizedTensor) -> float:
+        stored = self._stored(tensor)
+        return sum(tensor.bytes(bits) for bits in stored) / len(stored)
 
     def mean_bits(self, tensors: Iterable[SizedTensor], kind: str = "weight") -> float:
         """The mean number of bits over the numbers of a kind, without scales; of activations also over the ranges."""
@@ -233,12 +239,18 @@ class BitPlan:
 
     def _mean(self, tensor: SizedTensor) -> float:
         if tensor.kind != "activation":
-            return self.stored_bits(tensor).bits
+            stored = self._stored(tensor)
+            return sum(bits.bits for bits in stored) / len(stored)
         count = len(self.ranges) + 1
         return sum(self.activation_bits(tensor.name, number).bits for number in range(count)) / count
 
+    def _stored(self, tensor: SizedTensor) -> tuple[Bits, ...]:
+        """Of a weight, or of the keys and the values of a cache, which are equally large."""
+        both = tensor.kind == "kv" and not tensor.name.endswith((".key", ".value"))
+        return self.kv_bits(tensor.name) if both else (self.stored_bits(tensor),)
+
     def stored_bits(self, tensor: SizedTensor) -> Bits:
-        """Of a weight or of a cache."""
+        """Of a weight or of a cache; of a cache whose keys and values differ, of the keys."""
         if tensor.kind == "weight":
             return self.weight_bits(tensor.name)
         name = tensor.name

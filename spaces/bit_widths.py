@@ -80,10 +80,10 @@ class BitWidths(AllocationView):
         for kind in KINDS:
             self._set(kind, _options(kind, getattr(self, kind)))
         self._set("ranges", checked_ranges(self.ranges))
-        self._set("only", tuple((str(pattern), _options("only", options)) for pattern, options in self.only))
+        self._set("only", tuple((_pattern(pattern), _options("only", options)) for pattern, options in self.only))
         count = len(self.ranges) + 1
         shares = tuple(float(share) for share in self.shares) or (1 / count,) * count
-        if len(shares) != count or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        if len(shares) != count or not min(shares) >= 0 or not abs(sum(shares) - 1) <= 1e-6:
             raise InvalidSettings(f"shares must be {count} shares of the steps that sum to 1, but are {self.shares}")
         self._set("shares", shares)
         for name in BUDGETS:
@@ -241,6 +241,13 @@ class BitWidths(AllocationView):
             else:
                 kinds[tensor.kind].setdefault(tensor.name, []).append(option)
         return BitPlan(**kinds, ranges=self.ranges)
+
+
+def _pattern(given: Any) -> str:
+    try:
+        return re.compile(str(given)).pattern
+    except re.error as error:
+        raise InvalidSettings(f"only must hold regular expressions, but {given!r} is none: {error}") from error
 
 
 def _options(name: str, given: Sequence[Any]) -> tuple[Option, ...]:

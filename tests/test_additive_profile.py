@@ -111,3 +111,35 @@ def test_tables_that_do_not_fit_are_refused(fields, message):
     given = {"loss": [[1.0, 0]], "costs": [[[1, 2]]], "budgets": [2]} | fields
     with pytest.raises(InvalidSettings, match=message):
         AdditiveProfile(given.pop("loss"), given.pop("costs"), given.pop("budgets"), **given)
+
+
+def test_weights_may_be_numbers_and_arrays_in_one_sequence():
+    both = AdditiveProfile([[[4.0, 0.0]] * 2, [[1.0, 0.0]] * 2], [], [], metrics=("quality", "alignment"))
+    assert both.combined([0.5, [1.0, 2.0]]).loss.tolist() == [[[3.0, 0.0], [4.0, 0.0]]]
+    with pytest.raises(InvalidSettings, match="a weight must be a number"):
+        both.combined([0.5, [1.0, 2.0, 3.0]])
+
+
+@pytest.mark.parametrize("base", [[3, 0], [-1, 0], [1, 0]])
+def test_a_base_that_is_no_option_of_its_part_is_refused(base):
+    with pytest.raises(InvalidSettings, match="base must hold an option of finite loss"):
+        AdditiveProfile([[1.0, np.inf, 0.0], [1.0, 0.5, 0.0]], [[BITS] * 2], [12], base=base)
+
+
+def test_a_profile_without_budgets_has_no_order_to_be_monotone_in():
+    with pytest.raises(InvalidSettings, match="0 budgets"):
+        AdditiveProfile([[1.0, 0.0]], [], []).monotone()
+
+
+def test_a_front_of_which_no_budget_has_an_allocation_says_why():
+    profile = AdditiveProfile([[1.0, np.inf], [np.inf, 1.0]], [[[1, 2]] * 2], [4], max_distinct=1)
+    with pytest.raises(InvalidSettings, match="max_distinct"):
+        profile.front(3)
+
+
+def test_a_file_that_is_no_profile_is_refused(tmp_path):
+    (tmp_path / "text.npz").write_text("no profile")
+    np.savez(tmp_path / "other.npz", loss=np.zeros((1, 2)))
+    for name in ("text.npz", "other.npz"):
+        with pytest.raises(InvalidSettings, match="holds no profile"):
+            AdditiveProfile.load(tmp_path / name)

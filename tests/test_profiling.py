@@ -162,3 +162,46 @@ def test_what_cannot_be_profiled_is_refused():
         measure_profile(Synthetic(), rounds=25)
     with pytest.raises(InvalidSettings, match="base must be a value or a row"):
         measure_profile(Synthetic(parts=3), base=(0, 0))
+
+
+def test_budgets_that_rank_no_option_do_not_decide_what_is_dearest():
+    bits = ((1, 2, 3),) * 2
+    space = Allocation(("a", "b"), (1, 2, 3), (bits, ((64, 64, 64),) * 2), (4, 128))
+    assert dearest(space).tolist() == [2, 2]
+
+
+class Counted(Objective):
+    """Two metrics; how often anything was evaluated is counted."""
+
+    direction = ("minimize", "minimize")
+
+    def __init__(self):
+        self.space, self.evaluations = PAIR, 0
+
+    def cases(self, split):
+        return Cases(tuple(range(4))) if split is Split.SEARCH else Cases.none()
+
+    def evaluate(self, candidates, cases):
+        self.evaluations += len(candidates.array)
+        return np.zeros((len(candidates.array), len(cases), 2))
+
+    def aggregate(self, scores):
+        return scores.mean(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metrics": ("quality",)}, "metrics must be 2 distinct names"),
+        ({"weights": {"unknown": 1.0}}, "no metric 'unknown'"),
+        ({"budgets": [1.0]}, "budget 0 is 1"),
+        ({"budgets": [4.0, 4.0]}, "cost must have shape"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_measured(settings, message):
+    objective = Counted()
+    with pytest.raises(InvalidSettings, match=message):
+        measure_profile(objective, rounds=2, **settings)
+    assert objective.evaluations == 0
+    measure_profile(objective, rounds=2, metrics=("quality", "speed"), weights={"speed": 1.0}, budgets=[[3.0], [4.0]])
+    assert objective.evaluations > 0

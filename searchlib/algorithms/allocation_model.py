@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import final
@@ -18,6 +19,8 @@ _MISFITS = (0.1, 0.3, 1.0)
 _RESIDUALS = (0.02, 0.1, 0.3, 1.0)
 #: Standard deviation of the factor between additive and joint differences.
 _FACTOR = 0.5
+#: Slopes of the values within this factor of 1 are no matter of units; they are looked at from so many evaluations on.
+_SAME_UNITS, _ENOUGH = 4.0, 5
 #: Evaluations that are modeled: the best ones beyond that.
 _ROWS = 400
 
@@ -26,11 +29,13 @@ _ROWS = 400
 class AllocationModel:
     """Joint value = constant + factor · sum of the profile's losses + sum of corrections + residual.
 
-    The factor is about 1; the correction of a (part, option) has the entry's variance (its squared standard error) and
-    that of a misfit in proportion to its loss, since parts act together otherwise than alone; the residual is what no
-    sum over parts explains. How large misfit and residual are follows from the marginal likelihood on a grid. All
-    Gaussian, so the posterior of n evaluations takes an n × n matrix whatever the number of parts; draws from it are
-    prior draws corrected by what they leave unexplained (Matheron's rule).
+    The factor is about 1, in the units of the values: a profile in others (several metrics, by weights that only say
+    how they compare) is brought to theirs by the slope of the values first. The correction of a (part, option) has
+    the entry's variance (its squared standard error) and that of a misfit in proportion to its loss, since parts act
+    together otherwise than alone; the residual is what no sum over parts explains. How large misfit and residual are
+    follows from the marginal likelihood on a grid. All Gaussian, so the posterior of n evaluations takes an n × n
+    matrix whatever the number of parts; draws from it are prior draws corrected by what they leave unexplained
+    (Matheron's rule).
 
     Arguments:
         loss: shape ``(parts, options)``, finite.
@@ -58,6 +63,9 @@ class AllocationModel:
             rows, values = rows[kept], values[kept]
         rows = rows.astype(np.intp)
         sums = self._sums(self.loss, rows)
+        unit = _unit(sums, values)
+        if unit != 1.0:
+            return self._scaled(unit).fit(rows, values)
         spread = max(float(np.std(values)), float(np.std(sums)), 1e-9 * (1 + abs(float(values[0]))))
         constant = float(np.mean(values - sums))
         given = values - constant - sums
@@ -71,6 +79,12 @@ class AllocationModel:
                 if score > best_score:
                     best_score, best = score, (share, part * spread)
         return Fitted(self, rows, given, centered, known + best[0] ** 2 * misfit, *best)
+
+    def _scaled(self, unit: float) -> AllocationModel:
+        """The same in other units."""
+        scaled = copy.copy(self)
+        scaled.loss, scaled.noise, scaled.misfit = unit * self.loss, unit**2 * self.noise, unit**2 * self.misfit
+        return scaled
 
     @staticmethod
     def _sums(table: NDArray[np.float64], rows: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -142,6 +156,14 @@ class Fitted:
         variance = model.noise + self.misfit**2 * model.misfit
         factor = factor + _FACTOR**2 * float(self.centered @ weights)
         return np.asarray((1 + factor) * model.loss + correction + variance * per_entry)
+
+
+def _unit(sums: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """How many units of the values one of the sums is; 1 where the prior of the factor can explain the difference."""
+    apart = sums - sums.mean()
+    square = float(apart @ apart)
+    slope = float(apart @ values) / square if square > 0 and len(sums) >= _ENOUGH else 1.0
+    return slope if slope > 0 and not 1 / _SAME_UNITS < slope < _SAME_UNITS else 1.0
 
 
 def _likelihood(covariance: NDArray[np.float64], residual: float, given: NDArray[np.float64]) -> float:

@@ -43,7 +43,8 @@ def drawn_allocations(
     best = np.repeat(known[None].astype(np.intp), len(losses), axis=0)
     low, high = costs.min(axis=2, initial=np.inf, where=allowed), costs.max(axis=2, initial=-np.inf, where=allowed)
     few = _Few.of(space)
-    span = np.maximum((high - low).sum(axis=1), np.finfo(float).tiny)
+    span = (high - low).sum(axis=1)
+    span = np.where(span > 0, span, np.maximum(np.abs(high).sum(axis=1), 1.0))  # all options cost the same
     least = low.sum(axis=1)
     share = np.ones(len(losses)) if tightness is None else tightness
     budgets = least + share[:, None] * (space.budgets_array - least)

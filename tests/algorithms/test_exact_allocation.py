@@ -165,6 +165,20 @@ def test_the_model_learns_what_joint_values_say_about_parts():
     assert np.mean(np.abs(draws.mean(axis=0) - truth)[:, :2] < 3 * spread) > 0.9
 
 
+@pytest.mark.parametrize("unit", [1 / 30, 30.0])
+def test_a_profile_in_other_units_than_the_values_says_as_much(unit):
+    rng = np.random.default_rng(1)
+    profile = rng.exponential(size=(12, 3))
+    profile[:, 2] = 0
+    truth = profile * rng.uniform(0.3, 1.7, (12, 1))
+    rows = rng.integers(3, size=(120, 12))
+    values = 7 + truth[np.arange(12), rows].sum(axis=1)
+    model = AllocationModel(unit * profile, unit * 0.05 * np.ones(profile.shape), np.full(12, 2))
+    found = model.fit(rows, values).mean()
+    assert np.abs(found - truth).mean() < 0.25 * np.abs(profile - truth).mean()
+    assert np.array_equal(model.loss, unit * profile)  # what alternates are drawn from
+
+
 def test_what_does_not_fit_is_refused():
     profile = profiled(SPACES[0])
     with pytest.raises(InvalidSettings, match="parts and options"):
@@ -173,3 +187,14 @@ def test_what_does_not_fit_is_refused():
         search(sum, ExactAllocation(profile), space=Binary(8), budget=3)
     with pytest.raises(InvalidSettings, match="say how much each metric"):
         ExactAllocation(AdditiveProfile(np.zeros((2, 3, 2)), [], [], metrics=("a", "b")))
+
+
+def test_a_budget_on_which_all_options_cost_the_same_changes_no_draw():
+    costs, parts = [[BITS] * 8], tuple("abcdefgh")
+    one = Allocation(parts, BITS, costs, [32])
+    two = Allocation(parts, BITS, [*costs, [[64] * 3] * 8], [32, 512])
+    losses = np.random.default_rng(0).exponential(size=(5, 8, 3)).cumsum(axis=2)[:, :, ::-1]
+    cheapest = np.zeros(8, one.dtype)
+    rows = drawn_allocations(two, losses, cheapest)
+    assert two.contains(rows).all()
+    np.testing.assert_array_equal(rows, drawn_allocations(one, losses, cheapest))

@@ -86,9 +86,10 @@ def test_names_are_compared_as_a_whole_never_by_substring():
 def test_layers_that_cannot_be_quantized_are_refused_by_name():
     tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     tied[1].weight = tied[0].weight
-    with pytest.raises(UnsupportedModel, match="1 and 0 share a weight"):
-        find_layers(tied)
-    assert list(find_layers(tied, "1")) == ["0"]
+    for full in ("", "1"):  # rounded for the one, it would be rounded for the other
+        with pytest.raises(UnsupportedModel, match="1 and 0 share a weight"):
+            find_layers(tied, full)
+    assert list(find_layers(nn.Sequential(*tied, nn.Linear(2, 2)), "0|1")) == ["2"]
     experts = nn.Module()
     experts.gate_up_proj = nn.Parameter(torch.zeros(2, 4, 4))
     with pytest.raises(UnsupportedModel, match="many experts in one tensor"):
@@ -305,3 +306,28 @@ def test_a_plan_for_other_layers_is_refused(dit):
         quantized.set(BitPlan(weight={"proj_out_1": 4}))
     with pytest.raises(InvalidSettings, match="enter the quantization first"):
         FakeQuantization(dit, layers).set(BitPlan())
+
+
+def test_a_head_that_shares_its_weight_with_an_embedding_is_refused():
+    model = nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 4), nn.Linear(4, 8, bias=False))
+    model[2].weight = model[0].weight
+    with pytest.raises(UnsupportedModel, match="0 and 2 share a weight"):
+        find_layers(model)
+    assert list(find_layers(model, full="2")) == ["1"]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_tokens_of_a_video_are_counted_per_example_whatever_the_batch_of_a_layer(batch):
+    torch.manual_seed(0)
+    video = diffusers.LatteTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=4, in_channels=2, out_channels=2, num_layers=1, sample_size=4,
+        patch_size=2, cross_attention_dim=8, caption_channels=8, norm_type="ada_norm_single", video_length=3,
+        num_embeds_ada_norm=10,
+    ).eval()  # fmt: skip
+    layers = find_layers(video, DIFFUSION_FULL)
+    latents, text = torch.randn(batch, 2, 3, 4, 4), torch.randn(batch, 5, 8)
+    found = count_tokens(video, layers, lambda model: model(latents, torch.zeros(batch).long(), text))
+    places, frames = 4, 3
+    assert found["transformer_blocks.0.attn1.to_q"] == places * frames
+    assert found["temporal_transformer_blocks.0.attn1.to_q"] == places * frames
+    assert found["transformer_blocks.0.attn2.to_k"] == 5 * frames  # the text, once for every frame

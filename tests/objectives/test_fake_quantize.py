@@ -150,3 +150,10 @@ def test_a_static_range_cuts():
     dynamic = fake_quantize(own.flatten(), 4)
     static = fake_quantize_within(own, 4, float(own.min()), float(own.max()))
     assert torch.allclose(static.flatten(), dynamic, atol=1e-6)
+
+
+@pytest.mark.parametrize("group", [None, 4, 5])
+def test_nothing_stays_nothing(group):
+    # An expert to which no token was routed.
+    for shape in ((0, 8), (2, 0, 8)):
+        assert fake_quantize(torch.zeros(shape), 4, group=group).shape == shape

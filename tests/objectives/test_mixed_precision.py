@@ -305,3 +305,41 @@ def test_candidates_are_scored_in_one_call_as_alone():
         together = opened.evaluate(Candidates(opened.space, rows), cases)
         alone = [opened.evaluate(Candidates(opened.space, row[None]), cases)[0] for row in rows]
     assert np.array_equal(together, np.stack(alone))
+
+
+def test_every_module_is_in_its_own_mode_afterwards_and_labels_are_not_dropped_before():
+    model = _smoke_model().train()
+    model.transformer_blocks[0].eval()
+    modes = [module.training for module in model.modules()]
+    made = [objective(model=model, balancing=ChannelBalancing(0.5)) for _ in range(2)]
+    name = next(iter(made[0].layers))
+    assert torch.equal(*(own.quantized.layers.balances[name].scale for own in made))
+    with made[0]:
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_the_winner_of_a_search_with_static_inputs_has_static_inputs(tmp_path):
+    model = _smoke_model()
+    own = objective(model=model, weight=(), activation=(4, 8), static=True)
+    plan, some = own.space.uniform(activation=4), own.cases(Split.SEARCH)
+    with own:
+        own.quantized.set(plan)
+        scored = own._images(some)[0]
+    found = own.artifact(plan)
+    with found.apply(model):
+        assert torch.equal(own._images(some)[0], scored)
+    with pytest.raises(InvalidSettings, match="static"):
+        found.export(model)
+    found.save(tmp_path / "bits.json")
+    with pytest.raises(InvalidSettings, match="static"):
+        type(found).load(tmp_path / "bits.json")
+
+
+def test_other_weights_are_another_objective():
+    model = _smoke_model()
+    before = objective(model=model).fingerprint()
+    assert before == objective().fingerprint()
+    with torch.no_grad():
+        model.transformer_blocks[0].attn1.to_q.weight.mul_(1.1)
+    assert objective(model=model).fingerprint() != before

@@ -181,3 +181,19 @@ def test_a_layer_whose_attention_never_comes_by_is_refused():
             quantized.set(kv(4, ("elsewhere",)))
     with pytest.raises(UnsupportedModel, match="no transformers model"):
         QuantizedAttention(torch.nn.Linear(2, 2))
+
+
+def test_two_models_may_be_left_in_any_order():
+    first, second = llama(), llama()
+    own, before = logits(second), AttentionInterface._global_mapping["sdpa"]
+    outer, inner = QuantizedAttention(first), QuantizedAttention(second)
+    with contextlib.ExitStack() as late:
+        with outer:
+            late.enter_context(inner)
+            inner.set(kv(2))
+            rounded = logits(second)
+        assert not torch.equal(rounded, own)
+        assert torch.equal(logits(second), rounded)
+        assert torch.equal(logits(first), own)
+    assert torch.equal(logits(second), own)
+    assert AttentionInterface._global_mapping["sdpa"] is before

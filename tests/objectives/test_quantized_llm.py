@@ -21,7 +21,12 @@ from searchlib.objectives.quantized_llm import QuantizedLLM, _smoke_model  # noq
 from searchlib.objectives.quantized_model import QuantizationPlan  # noqa: E402
 from searchlib.objectives.token_cases import TokenCase  # noqa: E402
 from searchlib.objectives.token_losses import METRICS  # noqa: E402
-from searchlib.objectives.uniform_grid import quantization_grid, recommended_bits  # noqa: E402
+from searchlib.objectives.uniform_grid import (  # noqa: E402
+    GridRow,
+    QuantizationTable,
+    quantization_grid,
+    recommended_bits,
+)
 from searchlib.objectives.uniform_plans import uniform_plans  # noqa: E402
 from searchlib.spaces import BitPlan, BitWidths  # noqa: E402
 from searchlib.testing import check_objective  # noqa: E402
@@ -275,3 +280,77 @@ def test_only_layers_within_the_expression_have_fewer_options():
     assert isinstance(opened.space, BitWidths)
     plans = [opened.space.decode(row) for row in opened.space.sample(np.random.default_rng(0), 20)]
     assert {plan.weight_bits("model.layers.0.mlp.down_proj").bits for plan in plans} == {8}
+
+
+def dropping():
+    """A model in training mode, in which one module is not."""
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        vocab_size=40, n_positions=32, n_embd=16, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None,
+    )).train()  # fmt: skip
+    model.transformer.drop.eval()
+    return model
+
+
+def test_every_module_is_in_its_own_mode_afterwards():
+    model = dropping()
+    modes = [module.training for module in model.modules()]
+    with objective(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_calibration_drops_nothing():
+    model, layer = dropping(), "transformer.h.0.mlp.c_proj"
+    made = [objective(model, balancing=ChannelBalancing(0.5)).artifact(BitPlan()).balances for _ in range(2)]
+    assert torch.equal(*(balances[layer].scale for balances in made))
+
+
+def test_fewer_scales_are_recommended_before_more_whatever_the_order_of_the_rows():
+    same = np.ones((4, 3))
+    for option in ("weight", "kv"):
+        rows = [
+            GridRow("text", "rtn", option, **({"weight": 16, "activation": 16, "kv": 16} | {option: bits}),
+                    observations=same, full=same)
+            for bits in ("4@8", "4@16", 4, "4@32")
+        ]  # fmt: skip
+        assert recommended_bits(QuantizationTable(tuple(rows)))[option] == ("W4" if option == "weight" else "KV4")
+        assert recommended_bits(QuantizationTable(tuple(rows[:2])))[option].endswith("4@16")
+
+
+def test_sizes_with_a_decimal_point_are_read():
+    from searchlib.objectives.quantization_tables import parameters_of
+
+    assert [parameters_of(name) for name in ("Qwen2-0.5B", "Qwen2.5-1.5B-Instruct", "Qwen1.5-7B")] == [5e8, 1.5e9, 7e9]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"), [({"balancing": ChannelBalancing(0.5)}, "balances"), ({"rounding": "gptq"}, "rounding")]
+)
+def test_a_saved_plan_is_not_loaded_without_what_was_measured(tmp_path, settings, name):
+    opened = objective(**settings)
+    found = opened.artifact(opened.space.uniform(weight=4))
+    found.save(tmp_path / "bits.json")
+    with pytest.raises(InvalidSettings, match=name):
+        QuantizationPlan.load(tmp_path / "bits.json")
+    loaded = QuantizationPlan.load(tmp_path / "bits.json", **{name: getattr(found, name)})
+    model, ids = _smoke_model(), torch.tensor([sequences(1)[0].tokens])
+    with torch.inference_mode():
+        with found.apply(model):
+            expected = model(ids).logits
+        with loaded.apply(model):
+            assert torch.equal(model(ids).logits, expected)
+
+
+def test_other_weights_are_another_objective():
+    model = _smoke_model()
+    before = objective(model).fingerprint()
+    assert before == objective(_smoke_model()).fingerprint()
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1.1)
+    assert objective(model).fingerprint() != before
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(InvalidSettings, match="model must be a module"):
+        QuantizedLLM("gpt2", {"search": sequences(2)}, weight=(4,))

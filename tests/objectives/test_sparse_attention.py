@@ -192,3 +192,20 @@ def test_estimated_profiles_allocate_too(estimate):
     plan = here.space.decode(profile.allocate().choice)
     assert here.space.encode([plan]).shape == (1, 4)
     assert {len(rules) for rules in plan.distinct_rules()} == {1}
+
+
+def test_the_uniform_window_counts_the_cache_of_key_value_heads():
+    own = objective()
+    plan = own.uniform_plan(24)
+    assert plan.kv_groups == own.space.kv_groups > 1
+    assert plan.kv_bytes(24, 4) * own.space.kv_groups == AttentionPlan(plan.alphas, plan.betas, sink=1).kv_bytes(24, 4)
+
+
+def test_a_split_of_another_name_is_refused():
+    with pytest.raises(InvalidSettings, match="search, select, holdout"):
+        objective(cases={"train": _smoke_cases()["search"]})
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(InvalidSettings, match="model must be a module"):
+        SparseAttention(None, None, _smoke_cases())

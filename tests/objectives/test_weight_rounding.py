@@ -137,3 +137,11 @@ def test_a_model_is_rounded_by_them():
             quantized.set(BitPlan(weight={"0": 3}))
             errors[name] = float((model(x) - exact).square().mean())
     assert max(errors["awq"], errors["gptq"]) < errors["nearest"]
+
+
+def test_awq_of_half_precision_weights_loses_no_more_than_that_of_the_same_numbers_in_single():
+    x, w = correlated(channels=64).double(), weights(rows=32, channels=64).bfloat16()
+    moments = {"layer": InputMoments(x.T @ x / len(x), x.abs().mean(dim=0))}
+    own, single = (awq(moments)("layer", rows, Bits(8)) for rows in (w, w.float()))
+    assert own.dtype == torch.bfloat16
+    assert torch.equal(own, single.bfloat16())

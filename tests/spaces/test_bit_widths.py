@@ -151,3 +151,22 @@ def test_settings_that_cannot_be_meant_are_refused(settings, message):
 def test_a_plan_with_other_layers_is_refused():
     with pytest.raises(InvalidCandidate, match="does not lie in"):
         SPACES["weights"].encode([BitPlan(weight={"elsewhere": 4})])
+
+
+def test_keys_and_values_of_different_bits_each_count_once():
+    cache, keys, values = CACHES[0], Bits(4), Bits(8)
+    plan = BitPlan(kv={f"{cache.name}.key": 4, f"{cache.name}.value": 8})
+    assert plan.memory([cache]) == (cache.bytes(keys) + cache.bytes(values)) / 2
+    assert plan.mean_bits([cache], "kv") == 6
+    alone = BitPlan(kv={f"{cache.name}.key": 4})
+    assert alone.memory([cache]) == (cache.bytes(keys) + cache.elements * 2) / 2
+
+
+def test_numbers_and_expressions_that_are_none_are_refused():
+    with pytest.raises(InvalidSettings, match="regular expressions"):
+        BitWidths(WEIGHTS, weight=(4, 8), only=(("(", (4,)),))
+    with pytest.raises(InvalidSettings, match="shares must be"):
+        BitWidths(INPUTS, activation=(4, 8), ranges=(500,), shares=(float("nan"), 1.0))
+    for macs in (float("nan"), -1.0):
+        with pytest.raises(InvalidSettings, match="macs"):
+            SizedTensor("a", "activation", rows=1, columns=4, macs=macs)

@@ -93,3 +93,9 @@ def test_files_that_are_no_plan_are_refused(tmp_path):
         AttentionPlan.load(tmp_path / "list.json")
     with pytest.raises(InvalidCandidate, match="kv_groups must divide"):
         AttentionPlan([[1, 1, 1]], [[0, 0, 0]], kv_groups=2)
+
+
+def test_a_file_that_is_no_json_is_refused(tmp_path):
+    (tmp_path / "plan.json").write_text("no plan")
+    with pytest.raises(InvalidCandidate, match=r"plan\.json holds no plan"):
+        AttentionPlan.load(tmp_path / "plan.json")
