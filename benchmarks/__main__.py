@@ -25,7 +25,10 @@ BENCHMARKS: Mapping[str, str] = {
     "checkpoint_combination": "benchmarks.checkpoint_combination",
     "eval_subset": "benchmarks.eval_subset",
     "expert_pruning": "benchmarks.expert_pruning",
+    "mixed_precision": "benchmarks.mixed_precision",
+    "quantized_llm": "benchmarks.quantized_llm",
     "solver_schedule": "benchmarks.solver_schedule",
+    "sparse_attention": "benchmarks.sparse_attention",
     "speed": "benchmarks.speed",
     "teaching": "benchmarks.teaching",
 }
