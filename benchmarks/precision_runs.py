@@ -336,7 +336,7 @@ class _Trial:
         noise, labels = self._inputs(self.fresh)
         with torch.inference_mode():
             full = sample(self.model, noise, labels)
-            with opened.artifact(opened.space.uniform(weight=8, activation=8)).apply(self.model):
+            with opened.artifact(opened.space.uniform(weight=8, activation=8)).attached(self.model):
                 rounded = sample(self.model, noise, labels)
         both = {"class NLL": tuple(-self._told(images, labels).double().numpy() for images in (full, rounded))}
         if self.kind == "digits":

@@ -79,7 +79,7 @@ class QuantizationPlan:
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 4))
         >>> found = QuantizationPlan(BitPlan(weight={"0": 4}), (SizedTensor("0", "weight", rows=4, columns=4),))
-        >>> with found.apply(model):
+        >>> with found.attached(model):
         ...     fewer = len(model[0].weight[0].unique())
         >>> found.memory, found.mean_bits
         (18.0, 4.0)
@@ -93,11 +93,17 @@ class QuantizationPlan:
     rounding: Rounding | None = None
     static: InputRanges | None = None
 
-    def apply(self, model: nn.Module) -> AppliedPlan:
-        """Let the model compute as if it were quantized, until the result is closed or its with-block ends.
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Let the model compute as if it were quantized from now on, and return it, the same object.
 
-        Numbers are as they would be; memory and speed are not. For these, :meth:`export`.
+        Numbers are as they would be; memory and speed are not, and ``save_pretrained`` saves rounded weights in full
+        size. For the real thing, :meth:`export`; for a while only, :meth:`attached`.
         """
+        self.attached(model)
+        return model
+
+    def attached(self, model: nn.Module) -> AppliedPlan:
+        """As :meth:`apply`, until the result is closed or its with-block ends."""
         found = find_layers(model, self.full)
         settings = {name: getattr(self, name) for name in ("symmetric", *_MEASURED)}
         return AppliedPlan(QuantizedModel(model, found, **settings), self.plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
@@ -17,6 +18,8 @@ __all__ = ["METRICS", "TokenBatch", "batches", "log_probabilities", "measured"]
 #: What is measured of every sequence: the loss of its scored tokens in nats, the divergence KL(full precision ‖
 #: quantized) of the next token's distribution, and how often the likeliest next token is another one.
 METRICS = ("nll", "kl", "disagreement")
+#: Logits of a batch up to which all are computed, those of the prompts too: 512 MiB in single precision.
+_LOGITS = 2**27
 
 
 @final
@@ -86,8 +89,16 @@ def _batch(
 
 def log_probabilities(model: Any, batch: TokenBatch) -> Tensor:
     """The model's predictions where they count, shape ``(predictions, vocabulary)``, in single precision."""
-    logits = model(batch.ids, use_cache=False).logits
-    return torch.log_softmax(logits[batch.rows, batch.places].float(), dim=-1)
+    if batch.ids.numel() * int(getattr(model.config, "vocab_size", 0)) <= _LOGITS or not _keeps_logits(model):
+        logits = model(batch.ids, use_cache=False).logits
+        return torch.log_softmax(logits[batch.rows, batch.places].float(), dim=-1)
+    places, where = batch.places.unique(return_inverse=True)
+    logits = model(batch.ids, use_cache=False, logits_to_keep=places).logits
+    return torch.log_softmax(logits[batch.rows, where].float(), dim=-1)
+
+
+def _keeps_logits(model: Any) -> bool:
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def measured(own: Tensor, full: Tensor, batch: TokenBatch) -> NDArray[np.float64]:

@@ -152,7 +152,8 @@ def measure_profile(
 
     Arguments:
         objective: its space is an :class:`~searchlib.AllocationSpace`; several objectives are several metrics.
-        base: a value of ``space.unlimited`` or a row of it; None: every part's dearest option, over all budgets.
+        base: a value of ``space.unlimited`` or a row of it; None: every part's dearest option, over all budgets. A space
+            without budgets needs it.
         rounds: parts of the cases.
         budgets: limits at which entries matter, shape ``(budgets,)`` or ``(n, budgets)``; None: the space's own.
         weights: how much each metric counts in that, as for :meth:`AdditiveProfile.combined`; None: every metric alone
@@ -322,6 +323,8 @@ def dearest(space: AllocationSpace) -> Population:
 
 def _base_row(space: AllocationSpace, base: Any) -> Population:
     unlimited = space.unlimited
+    if base is None and not len(space.budgets_array):
+        raise InvalidSettings("the space has no budgets, so no option is the dearest: pass base=, a value or a row")
     if base is None:
         return dearest(space)
     if isinstance(base, np.ndarray):

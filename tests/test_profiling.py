@@ -205,3 +205,10 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_measured(settings, m
     assert objective.evaluations == 0
     measure_profile(objective, rounds=2, metrics=("quality", "speed"), weights={"speed": 1.0}, budgets=[[3.0], [4.0]])
     assert objective.evaluations > 0
+
+
+def test_a_space_without_budgets_asks_for_the_base():
+    objective = Unlimited(Synthetic(parts=4), np.full(4, 3, np.int16))
+    with pytest.raises(InvalidSettings, match="pass base="):
+        measure_profile(objective)
+    assert np.isfinite(measure_profile(objective, base=np.full(4, 3, np.int16)).loss).all()

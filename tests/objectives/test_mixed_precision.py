@@ -233,7 +233,7 @@ def test_an_exported_model_computes_what_was_searched_and_is_loaded_back(tmp_pat
     noise = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         full = _smoke_sample(model, noise, [0, 1, 2])
-        with found.apply(model):
+        with found.attached(model):
             fake = _smoke_sample(model, noise, [0, 1, 2])
     exported = found.export(copy.deepcopy(model))
     with torch.inference_mode():
@@ -327,7 +327,7 @@ def test_the_winner_of_a_search_with_static_inputs_has_static_inputs(tmp_path):
         own.quantized.set(plan)
         scored = own._images(some)[0]
     found = own.artifact(plan)
-    with found.apply(model):
+    with found.attached(model):
         assert torch.equal(own._images(some)[0], scored)
     with pytest.raises(InvalidSettings, match="static"):
         found.export(model)

@@ -154,6 +154,23 @@ def test_seeds_are_the_uniform_plans_with_most_bits_within_the_budget():
     assert len(opened.seeds()) == len(best)
 
 
+def test_long_prompts_of_large_vocabularies_get_logits_only_where_predictions_count(monkeypatch):
+    from searchlib.objectives import token_losses
+
+    model = _smoke_model().eval()
+    (batch,) = token_losses.batches(sequences(3), 4, "cpu")
+    with torch.inference_mode():
+        everywhere = token_losses.log_probabilities(model, batch)
+        monkeypatch.setattr(token_losses, "_LOGITS", 0)
+        kept = []
+        own = model.lm_head.register_forward_hook(lambda layer, given, made: kept.append(made.shape[1]))
+        few = token_losses.log_probabilities(model, batch)
+        own.remove()
+    torch.testing.assert_close(few, everywhere)
+    assert kept == [len(batch.places.unique())]
+    assert kept[0] < batch.ids.shape[1]
+
+
 def test_the_winner_is_saved_loaded_and_applied(tmp_path):
     opened = objective(kv=(4, 16))
     found = opened.artifact(opened.space.decode(opened.space.sample(np.random.default_rng(1), 1)[0]))
@@ -164,9 +181,11 @@ def test_the_winner_is_saved_loaded_and_applied(tmp_path):
     model = _smoke_model()
     with torch.inference_mode():
         own = model(ids).logits
-        with loaded.apply(model):
+        with loaded.attached(model):
             fewer = model(ids).logits
         assert torch.equal(model(ids).logits, own)
+        assert loaded.apply(model) is model
+        assert torch.equal(model(ids).logits, fewer)  # for good
     assert not torch.allclose(fewer, own, atol=1e-3)
     (tmp_path / "none.json").write_text("{}")
     with pytest.raises(InvalidSettings, match="holds no quantization plan"):
@@ -336,9 +355,9 @@ def test_a_saved_plan_is_not_loaded_without_what_was_measured(tmp_path, settings
     loaded = QuantizationPlan.load(tmp_path / "bits.json", **{name: getattr(found, name)})
     model, ids = _smoke_model(), torch.tensor([sequences(1)[0].tokens])
     with torch.inference_mode():
-        with found.apply(model):
+        with found.attached(model):
             expected = model(ids).logits
-        with loaded.apply(model):
+        with loaded.attached(model):
             assert torch.equal(model(ids).logits, expected)
 
 
