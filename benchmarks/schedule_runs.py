@@ -27,14 +27,16 @@ from searchlib.objectives import (
 )
 from searchlib.objectives.known_solvers import noise_levels, schedule_from_sigmas
 from searchlib.objectives.paired_features import features_of
-from searchlib.objectives.solver_search import SEED_SOLVERS, searched_space
+from searchlib.objectives.solver_search import BEST_SEEDS, SEED_SOLVERS, searched_space
 from searchlib.spaces.solver_schedule import SolverSchedule
 
 __all__ = [
     "BEST_KNOWN",
     "LONG",
     "OURS",
+    "OURS_FROM_BEST",
     "PLAIN",
+    "PLAIN_FROM_BEST",
     "RANDOM",
     "TIMES",
     "UNCONTROLLED",
@@ -52,7 +54,9 @@ __all__ = [
 OURS, PLAIN, RANDOM = "S3 (ours)", "evolution", "random search"
 TIMES, DECISIONS = "S3, noise levels only", "S3, decisions only"
 UNCONTROLLED = "S3, plain Fréchet distance"
-METHODS = (RANDOM, PLAIN, TIMES, DECISIONS, UNCONTROLLED, OURS)
+#: Started from the best known solvers of this model instead of well-known ones; their evaluations are not counted.
+PLAIN_FROM_BEST, OURS_FROM_BEST = "evolution, from the best known", "S3 (ours), from the best known"
+METHODS = (RANDOM, PLAIN, TIMES, DECISIONS, UNCONTROLLED, OURS, PLAIN_FROM_BEST, OURS_FROM_BEST)
 BEST_KNOWN = "best known solver"
 #: Families of known solvers; each row is the best of a family over its variants, grids and ends, on the SEARCH noises.
 FAMILIES = {"DDIM": "ddim", "DPM-Solver": "dpm", "DPM-Solver++": "dpm++", "UniPC": "unipc"}
@@ -187,7 +191,7 @@ def _objective(preset: Preset, nfe: int, *, controlled: bool = True, **settings:
 def _algorithm(method: str) -> Algorithm:
     if method == RANDOM:
         return RandomSearch()
-    return Evolution() if method == PLAIN else PredictorGuided(population=24, stage=12)
+    return Evolution() if method in (PLAIN, PLAIN_FROM_BEST) else PredictorGuided(population=24, stage=12)
 
 
 def _search(preset: Preset, job: Job, method: str) -> Outcome:
@@ -199,16 +203,20 @@ def _search(preset: Preset, job: Job, method: str) -> Outcome:
         vary = ("times",) if method == TIMES else ("decisions",)
         base = _known_values(preset, job.nfe)[0][1]
         space = searched_space(job.nfe, plain.schedule.starting_at(level), vary=vary, base=base)
+    from_best = method in (PLAIN_FROM_BEST, OURS_FROM_BEST)
     objective = _objective(
-        preset, job.nfe, start=level, space=space, model=model, controlled=method != UNCONTROLLED
+        preset, job.nfe, start=level, space=space, model=model, controlled=method != UNCONTROLLED, seeded=not from_best
     )
+    first = [row[1] for row in _known_values(preset, job.nfe)[:BEST_SEEDS]] if from_best else None
     start = time.process_time()
-    result = search(objective, _algorithm(method), budget=preset.evaluations, seed=job.seed, shortlist=SHORTLIST)
+    result = search(
+        objective, _algorithm(method), budget=preset.evaluations, seed=job.seed, shortlist=SHORTLIST, seeds=first
+    )
     seconds, spent = time.process_time() - start, counted.images / preset.noises
     schedule = objective.space.decode(np.asarray(result.row))
     row = scored(preset, schedule, result.value, result.history.evaluations, spent, seconds)
     curve, gained = np.empty(0), 0.0
-    if method in (PLAIN, OURS):
+    if method in (PLAIN, OURS, PLAIN_FROM_BEST, OURS_FROM_BEST):
         curve, gained = _curve(preset, job.nfe, level, result.history, objective)
     return Outcome({method: row}, curve, gained, result.notes, schedule)
 

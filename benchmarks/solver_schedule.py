@@ -13,7 +13,9 @@ from benchmarks.schedule_runs import (
     BEST_KNOWN,
     LONG,
     OURS,
+    OURS_FROM_BEST,
     PLAIN,
+    PLAIN_FROM_BEST,
     RANDOM,
     TIMES,
     UNCONTROLLED,
@@ -78,13 +80,9 @@ def run(arguments: argparse.Namespace) -> Table:
         for method, row in outcome.rows.items():
             table.add(f"{job.nfe} NFE", method, **row._asdict())
     _say_quality(table, preset)
-    for nfe in preset.nfes:
-        _claim_better(table, nfe, outcomes, seeds)
-        _claim_sooner(table, nfe, outcomes, seeds)
-    if {7, 10} <= set(preset.nfes):
-        ten = outcomes[Job(10, None, 0)].rows[BEST_KNOWN].holdout
-        gains = [ten - outcomes[Job(7, OURS, seed)].rows[OURS].holdout for seed in seeds]
-        _claim(table, "S3 at 7 NFE is at least as good as the best of all known solvers and grids at 10 NFE", gains)
+    for ours, plain in ((OURS, PLAIN), (OURS_FROM_BEST, PLAIN_FROM_BEST)):
+        if ours in preset.methods:
+            _claim_search(table, preset, ours, plain, outcomes, seeds)
     if UNCONTROLLED in preset.methods:
         gains = [
             outcomes[Job(nfe, UNCONTROLLED, seed)].rows[UNCONTROLLED].holdout
@@ -92,8 +90,20 @@ def run(arguments: argparse.Namespace) -> Table:
             for nfe in preset.nfes for seed in seeds
         ]  # fmt: skip
         _claim(table, "schedules searched with the corrected distance are better than with the plain one", gains)
-    _transfer(table, preset, outcomes, seeds)
     return table
+
+
+def _claim_search(
+    table: Table, preset: Preset, ours: str, plain: str, outcomes: Mapping[Job, Outcome], seeds: Sequence[int]
+) -> None:
+    for nfe in preset.nfes:
+        _claim_better(table, nfe, ours, outcomes, seeds)
+        _claim_sooner(table, nfe, ours, plain, outcomes, seeds)
+    if {7, 10} <= set(preset.nfes):
+        ten = outcomes[Job(10, None, 0)].rows[BEST_KNOWN].holdout
+        gains = [ten - outcomes[Job(7, ours, seed)].rows[ours].holdout for seed in seeds]
+        _claim(table, f"{ours}: 7 NFE are at least as good as the best of all known solvers and grids at 10", gains)
+    _transfer(table, preset, ours, outcomes, seeds)
 
 
 def _claim(table: Table, text: str, gains: Sequence[float]) -> None:
@@ -128,40 +138,46 @@ def _say_quality(table: Table, preset: Preset) -> None:
     )  # fmt: skip
 
 
-def _claim_better(table: Table, nfe: int, outcomes: Mapping[Job, Outcome], seeds: Sequence[int]) -> None:
+def _claim_better(
+    table: Table, nfe: int, method: str, outcomes: Mapping[Job, Outcome], seeds: Sequence[int]
+) -> None:
     known = outcomes[Job(nfe, None, 0)].rows[BEST_KNOWN]
-    ours = [outcomes[Job(nfe, OURS, seed)].rows[OURS] for seed in seeds]
+    ours = [outcomes[Job(nfe, method, seed)].rows[method] for seed in seeds]
     for metric, what in (("holdout", "the searched features"), ("other_features", "features that no search saw")):
         gains = [getattr(known, metric) - getattr(row, metric) for row in ours]
-        _claim(table, f"{nfe} NFE: S3 is below the best of all known solvers and grids by {what}", gains)
-    gained = [outcomes[Job(nfe, OURS, seed)].gained for seed in seeds]
+        _claim(table, f"{nfe} NFE: {method} is below the best of all known solvers and grids by {what}", gains)
+    gained = [outcomes[Job(nfe, method, seed)].gained for seed in seeds]
     table.claim(
-        f"{nfe} NFE: S3 improves on its first population, known solvers among it, on the SEARCH noises",
+        f"{nfe} NFE: {method} improves on its first population, known solvers among it, on the SEARCH noises",
         value=float(np.mean(gained)), bound=0.0, n=len(gained), test="least over search seeds", holds=min(gained) > 0,
     )  # fmt: skip
 
 
-def _claim_sooner(table: Table, nfe: int, outcomes: Mapping[Job, Outcome], seeds: Sequence[int]) -> None:
+def _claim_sooner(
+    table: Table, nfe: int, method: str, plain: str, outcomes: Mapping[Job, Outcome], seeds: Sequence[int]
+) -> None:
     """How many evaluations S³ needs for the value on SELECT that plain evolution ends with."""
     shares = []
     for seed in seeds:
-        theirs, ours = outcomes[Job(nfe, PLAIN, seed)].curve, outcomes[Job(nfe, OURS, seed)].curve
+        theirs, ours = outcomes[Job(nfe, plain, seed)].curve, outcomes[Job(nfe, method, seed)].curve
         reached = np.flatnonzero(ours <= theirs[-1])
         shares.append((int(reached[0]) + 1) / len(theirs) if len(reached) else np.inf)
     middle = float(np.median(shares))
-    table.add(f"{nfe} NFE", "S3's share of evaluations to evolution's final value", share=middle)
+    table.add(f"{nfe} NFE", f"{method}: share of the evaluations of: {plain}", share=middle)
     table.claim(
-        f"{nfe} NFE: S3 reaches the final value of plain evolution with at most half its evaluations (median, SELECT)",
+        f"{nfe} NFE: {method} reaches the final value of {plain} with at most half its evaluations (median, SELECT)",
         value=middle, bound=0.5, n=len(shares), holds=middle <= 0.5, preset="paper",
         test=f"median over seeds; {int(np.isfinite(shares).sum())} reach it at all",
     )  # fmt: skip
     for seed in seeds:
-        for stage in outcomes[Job(nfe, OURS, seed)].notes["stages"]:
+        for stage in outcomes[Job(nfe, method, seed)].notes["stages"]:
             if not stage["cross_validated"] and stage["tau"] is not None:
-                table.add(f"{nfe} NFE, predictor", "Kendall tau on the next stage", tau=stage["tau"])
+                table.add(f"{nfe} NFE, predictor", f"{method}: Kendall tau on the next stage", tau=stage["tau"])
 
 
-def _transfer(table: Table, preset: Preset, outcomes: Mapping[Job, Outcome], seeds: Sequence[int]) -> None:
+def _transfer(
+    table: Table, preset: Preset, method: str, outcomes: Mapping[Job, Outcome], seeds: Sequence[int]
+) -> None:
     """Schedules that were searched on the full model, on the average at a quarter of its training."""
     other = model_of(preset.recipe, "quarter")
     gains: list[float] = []
@@ -169,10 +185,10 @@ def _transfer(table: Table, preset: Preset, outcomes: Mapping[Job, Outcome], see
         row = scored(preset, outcomes[Job(nfe, None, 0)].schedule, float("nan"), 0, nfe, 0.0, other)
         table.add(f"{nfe} NFE, on another checkpoint", f"{BEST_KNOWN} (of the first model)", **row._asdict())
         for seed in seeds:
-            mine = scored(preset, outcomes[Job(nfe, OURS, seed)].schedule, float("nan"), 0, nfe, 0.0, other)
-            table.add(f"{nfe} NFE, on another checkpoint", f"{OURS}, searched on the first model", **mine._asdict())
+            mine = scored(preset, outcomes[Job(nfe, method, seed)].schedule, float("nan"), 0, nfe, 0.0, other)
+            table.add(f"{nfe} NFE, on another checkpoint", f"{method}, searched on the first model", **mine._asdict())
             gains.append(row.holdout - mine.holdout)
-    _claim(table, "a schedule searched on one model is better than the best known solver on another checkpoint", gains)
+    _claim(table, f"{method}: what is searched on one model beats the best known solver on another checkpoint", gains)
 
 
 def _full(table: Table, arguments: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, final
+from typing import Any, Literal, Self, final
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ STANDARD = {
     "UniPC": "unipc2-bh2-data/time/sigma_min",
 }  # fmt: skip
 BEST_KNOWN = "best known solver"
+#: How many of the best known solvers start a search that is seeded with them.
+BEST_SEEDS = 24
 
 
 @final
@@ -72,7 +74,9 @@ class SolverSearch(Objective):
             analytical first step only where a pipeline multiplies its noise by ``init_noise_sigma``; DDIM's does not.)
         batch: images per call of the network.
         to_images: from samples to what ``score`` takes, such as decoding latents. Default: samples, clipped to [-1, 1].
-        seeded: whether known solvers start the first population.
+        seeded: what starts the first population. True: seven known solvers on three grids. ``"best"``: the 24 best of
+            all known solvers on the SEARCH noises, for as many evaluations as there are known solvers; the reference
+            ``"best known solver"`` asks for the same ones. False: nothing.
         candidates: schedules that are sampled together.
         conditioning: of the conditions of ``noises`` (one per image) to what the network is told, by argument name,
             one row per image; a pipeline has its own way.
@@ -101,7 +105,7 @@ class SolverSearch(Objective):
         space: SolverSchedules | None = None,
         batch: int = 256,
         to_images: Callable[[Tensor], Tensor] | None = None,
-        seeded: bool = True,
+        seeded: bool | Literal["best"] = True,
         candidates: int = 12,
         conditioning: Callable[[Sequence[Any]], Mapping[str, Tensor]] | None = None,
         device: str | torch.device = "cpu",
@@ -138,8 +142,10 @@ class SolverSearch(Objective):
         self.additive = self.judge.additive
         self.chunk_rows = whole_number("candidates", candidates, 1)
         self.batch_size = 2 * self.chunk_rows
+        if seeded not in (True, False, "best"):
+            raise InvalidSettings(f"seeded must be True, False or 'best', but is {seeded!r}")
         self._seeded = seeded
-        self._best_known: SolverSchedule | None = None
+        self._ranked: list[SolverSchedule] | None = None
 
     @classmethod
     def smoke(cls) -> Self:
@@ -197,12 +203,14 @@ class SolverSearch(Objective):
         return known_schedules(self.nfe, self.noise_schedule, **settings)
 
     def seeds(self) -> Population:
-        """Seven well-known solvers on three grids, as far as they lie in the space.
+        """Seven well-known solvers on three grids, or the best ones, as far as they lie in the space.
 
         Of a space with a base: the base, its decisions on these grids, or these solvers at its noise levels.
         """
         if not self._seeded:
             return super().seeds()
+        if self._seeded == "best":
+            return distinct(np.concatenate([_encoded(self.space, schedule) for schedule in self.ranked()])[:BEST_SEEDS])
         known: Iterable[SolverSchedule] = self.known(solvers=SEED_SOLVERS, finals=("sigma_min",)).values()
         if self.space.base is not None:
             known = _variations(SolverSchedule.from_json(str(self.space.base)), self.noise_schedule)
@@ -224,16 +232,20 @@ class SolverSearch(Objective):
 
     def best_known(self) -> SolverSchedule:
         """The known solver and grid that are best on the SEARCH noises: a strong baseline, chosen as the winner is."""
-        if self._best_known is None:
+        return self.ranked()[0]
+
+    def ranked(self) -> list[SolverSchedule]:
+        """All known solvers on all grids, best first on the SEARCH noises, those that diverge last; computed once."""
+        if self._ranked is None:
             known = list(self.known().values())
             cases = self.judge.cases(Split.SEARCH)
             values = np.concatenate([
                 self._values(self.observe(known[start : start + self.chunk_rows], cases))
                 for start in range(0, len(known), self.chunk_rows)
             ])  # fmt: skip
-            best = np.nanargmin(values) if self.direction == "minimize" else np.nanargmax(values)
-            self._best_known = known[int(best)]
-        return self._best_known
+            order = np.argsort(values if self.direction == "minimize" else -values, kind="stable")  # NaN comes last
+            self._ranked = [known[index] for index in order]
+        return self._ranked
 
     def _values(self, tables: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values of observations ``(n, c, k)``; NaN where a schedule diverged."""

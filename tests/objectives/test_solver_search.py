@@ -105,6 +105,20 @@ def test_seeds_are_known_solvers_and_lie_in_the_space():
     assert not len(mixture(5, seeded=False).seeds())
 
 
+def test_a_search_can_start_from_the_best_known_solvers():
+    objective = mixture(5, seeded="best")
+    cases = objective.cases(Split.SEARCH)
+    known = list(objective.known().values())
+    values = objective.aggregate(objective.observe(known, cases))[:, 0]
+    assert objective.ranked()[0] == known[int(np.nanargmin(values))] == objective.best_known()
+    seeds = objective.seeds()
+    assert len(seeds) == 24
+    started = objective.aggregate(objective.evaluate(Candidates(objective.space, seeds), cases))[:, 0]
+    np.testing.assert_allclose(started, np.sort(values)[:24], rtol=1e-5)
+    with pytest.raises(InvalidSettings, match="'best'"):
+        mixture(5, seeded="worst")
+
+
 BASE = "unipc2-bh2-data"
 
 
