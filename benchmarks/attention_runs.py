@@ -76,12 +76,12 @@ class Preset:
     searched: tuple[int, ...] = (128, 192, 256)
     selected: int = 288
     held: tuple[int, ...] = (128, 256, 320)
-    search: int = 4
-    texts: int = 1
-    select: int = 16
+    search: int = 8
+    texts: int = 2
+    select: int = 32
     holdout: int = 24
     chunk: int = 40
-    evaluations: int = 80
+    evaluations: int = 120
     random: int = 30
     reach: int = 4
     between: int = 12
@@ -201,18 +201,24 @@ def found_plans(model: Any, preset: Preset, seed: int) -> Iterator[tuple[float, 
         yield density, LAYER, Found(_allocated(layered, by_layer.loss), _entries(by_layer), layers_measured)
         windows = _allocated(problem(**fixed), by_window.loss)
         yield density, HEAD, Found(windows, _entries(by_window), windows_measured)
+        rivals = [objective.space.decode(objective.space.nearest(windows))]
         for name, (table, seconds) in single.items():
-            yield density, name, Found(_allocated(objective, table), 1, seconds)
+            rivals.append(_allocated(objective, table))
+            yield density, name, Found(rivals[-1], 1, seconds)
         yield density, MASKING, Found(_allocated(objective, profile.loss), _entries(profile), measured)
         two = _allocated(problem(max_rules_per_layer=2), profile.loss)
+        rivals.append(two)
         yield density, TWO_RULES, Found(two, _entries(profile), measured)
         start = clock()
         best = _random(objective, preset.random, seed)
         yield density, RANDOM.format(n=preset.random), Found(best, preset.random, clock() - start)
         start = clock()
-        result = search(objective, ExactAllocation(profile), budget=preset.evaluations, seed=seed)
-        spent = _entries(profile) + preset.evaluations
-        yield density, OURS, Found(result.best.plan, spent, measured + clock() - start)
+        result = search(
+            objective, ExactAllocation(profile), budget=preset.evaluations, seed=seed, seeds=rivals, shortlist=8
+        )
+        spent = _entries(profile) + _entries(by_window) + len(single) + preset.evaluations
+        rivalry = windows_measured + sum(seconds for _, seconds in single.values())
+        yield density, OURS, Found(result.best.plan, spent, measured + rivalry + clock() - start)
 
 
 def _entries(profile: AdditiveProfile) -> int:

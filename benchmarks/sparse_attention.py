@@ -45,11 +45,11 @@ SEEDS: Mapping[str, int] = {"smoke": 1, "small": 1, "paper": 3, "full": 1}
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
-        searched=(40, 48), selected=56, held=(40, 64), search=2, select=4, holdout=4, chunk=16, evaluations=12,
+        searched=(40, 48), selected=56, held=(40, 64), search=2, texts=1, select=4, holdout=4, chunk=16, evaluations=12,
         random=4, reach=2, between=16, decode=(64, 1),
         recipe=Recipe(steps=60, tokens=256, length=64, layers=2, heads=2),
     ),
-    "small": Preset(search=3, holdout=16, evaluations=50),
+    "small": Preset(search=4, texts=1, select=16, holdout=16, evaluations=50),
     "paper": Preset(),
 }  # fmt: skip
 
