@@ -64,7 +64,7 @@ def test_the_full_preset_takes_a_model_and_a_text_of_ones_own(tmp_path, capsys):
     assert OURS in capsys.readouterr().out
     found = QuantizationPlan.load(tmp_path / "out" / "bits-4-0.json")
     assert 2 <= found.mean_bits <= 6
-    with found.apply(_smoke_model()):
+    with found.attached(_smoke_model()):
         pass
     with pytest.raises(SystemExit, match="pass a longer --text"):
         main(["quantized_llm", "--preset", "full", *own, *size, "--sequences", "400"])
