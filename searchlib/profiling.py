@@ -152,8 +152,8 @@ def measure_profile(
 
     Arguments:
         objective: its space is an :class:`~searchlib.AllocationSpace`; several objectives are several metrics.
-        base: a value of ``space.unlimited`` or a row of it; None: every part's dearest option, over all budgets. A space
-            without budgets needs it.
+        base: a value of ``space.unlimited`` or a row of it; None: every part's dearest option, over all budgets (a
+            space without budgets needs one).
         rounds: parts of the cases.
         budgets: limits at which entries matter, shape ``(budgets,)`` or ``(n, budgets)``; None: the space's own.
         weights: how much each metric counts in that, as for :meth:`AdditiveProfile.combined`; None: every metric alone
