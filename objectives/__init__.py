@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from searchlib.errors import MissingDependency
+from searchlib.lazy import lazy_names
 
 if TYPE_CHECKING:
     from searchlib.objectives.answer_scoring import AnswerScorer, Case
@@ -161,17 +161,17 @@ _HOMES = {
 }
 
 
+_load = lazy_names(__name__, {name: f"{__name__}.{module}" for name, (module, _) in _HOMES.items()})
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, extra = _HOMES[name]
     try:
-        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return _load(name)
     except ModuleNotFoundError as error:
         library = (error.name or "").split(".")[0]
         if library == "searchlib":
             raise
-        raise MissingDependency(f"{name} needs {library}: pip install 'searchlib[{extra}]'") from error
+        raise MissingDependency(f"{name} needs {library}: pip install 'searchlib[{_HOMES[name][1]}]'") from error
 
 
 def __dir__() -> list[str]:

@@ -9,9 +9,7 @@ allows it (:mod:`searchlib.objectives.causal_decoding`). How tokens are drawn is
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -20,12 +18,12 @@ from searchlib.errors import InvalidSettings, UnsupportedModel
 from searchlib.objectives.answer_cases import prompt_tokens
 from searchlib.objectives.causal_decoding import HeadDecoder, attends_to_all, generate
 from searchlib.objectives.completions import Completions
+from searchlib.objectives.evaluation_mode import evaluating
 from searchlib.objectives.prompt_heads import PromptRow, blocks, prompt_rows
 from searchlib.objectives.text_model import Prompt, Sampling
+from searchlib.objectives.weight_sample import weight_sample
 
 __all__ = ["CausalTextModel"]
-
-_SAMPLED_WEIGHTS = 64  # numbers per tensor by which a fingerprint knows the weights
 
 
 @final
@@ -109,7 +107,7 @@ class CausalTextModel:
             raise InvalidSettings(f"there must be one seed per prompt, but there are {len(seeds)} for {len(prompts)}")
         texts: dict[int, str] = {}
         rows = self._rows(prompts, sampling)
-        with _evaluating(self.model):
+        with evaluating(self.model), torch.inference_mode():
             while rows:
                 for block in blocks(rows, self.batch_size):
                     if not self._fits_in_memory(block, sampling, seeds, texts):
@@ -119,19 +117,11 @@ class CausalTextModel:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """JSON values that say which model this is: architecture, size, a sample of every weight, chat or not."""
-        weights = hashlib.blake2b(digest_size=8)
-        parameters = 0
-        for name, parameter in self.model.named_parameters():
-            weights.update(repr((name, tuple(parameter.shape))).encode())
-            parameters += parameter.numel()
-            if parameter.device.type != "meta":
-                flat = parameter.detach().reshape(-1)
-                weights.update(flat[:: 1 + len(flat) // _SAMPLED_WEIGHTS].float().cpu().numpy().tobytes())
         return {
             "text_model": type(self).__name__,
             "model": type(self.model).__name__,
-            "parameters": parameters,
-            "weights": weights.hexdigest(),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "weights": weight_sample(self.model),
             "chat": self.chat,
         }
 
@@ -226,16 +216,3 @@ class CausalTextModel:
 def _is_out_of_memory(error: BaseException) -> bool:
     # On the processor torch reports a failed allocation as a plain RuntimeError.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-@contextlib.contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Inference in evaluation mode; afterwards every module is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True

@@ -32,6 +32,7 @@ from searchlib.objectives.checkpoint_binding import BoundCheckpoints
 from searchlib.objectives.checkpoint_files import Source, source_name
 from searchlib.objectives.checkpoint_store import CheckpointStore, blocks_by_prefix
 from searchlib.objectives.combined_checkpoint import CombinedCheckpoint
+from searchlib.objectives.evaluation_mode import evaluating
 from searchlib.objectives.model_judges import CaseLoss, ModelJudge
 from searchlib.space import Candidates, Population, distinct
 from searchlib.spaces import CheckpointCoefficients
@@ -266,8 +267,7 @@ class CheckpointCombination(Objective):
     def __enter__(self) -> Self:
         if self._live is None:
             with ExitStack() as opening:
-                opening.callback(_train, {module: module.training for module in self.model.modules()})
-                self.model.eval()
+                opening.enter_context(evaluating(self.model))
                 self._live = opening.enter_context(self._store.bind(self.model))
                 self._stack = opening.pop_all()
         return self
@@ -293,12 +293,6 @@ def _blocks(names: Sequence[str], blocks: Sequence[str | Sequence[str]]) -> dict
 
 def _rebuilt(model: Any, checkpoints: Any, judge: Any, settings: dict[str, Any]) -> CheckpointCombination:
     return CheckpointCombination(model, checkpoints, judge, **settings)
-
-
-def _train(modes: Mapping[nn.Module, bool]) -> None:
-    """Put every module back into its own mode."""
-    for module, training in modes.items():
-        module.training = training
 
 
 def _smoke_model() -> nn.Module:

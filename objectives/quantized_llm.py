@@ -208,12 +208,12 @@ class QuantizedLLM(Objective):
 
     def seeds(self) -> Population:
         """The uniform plans within the budgets that no other one has more bits than."""
-        plans = self._uniform_plans() if self._seeded else []
+        plans = uniform_plans(self.space) if self._seeded else []
         return self.space.encode(plans)
 
     def references(self) -> tuple[str, ...]:
         """The full-precision model, and the uniform plan within the budgets that is best on the SEARCH cases."""
-        return (FULL_PRECISION, BEST_UNIFORM) if self._uniform_plans() else (FULL_PRECISION,)
+        return (FULL_PRECISION, BEST_UNIFORM) if uniform_plans(self.space) else (FULL_PRECISION,)
 
     def evaluate_reference(self, name: str, cases: Cases) -> NDArray[np.float64]:
         """Observations ``(c, 3)`` of a reference."""
@@ -223,7 +223,7 @@ class QuantizedLLM(Objective):
     def best_uniform(self) -> BitPlan:
         """The uniform plan within the budgets that is best on the SEARCH cases: the strongest cheap rival."""
         if self._uniform is None:
-            plans = self._uniform_plans()
+            plans = uniform_plans(self.space)
             values = self.aggregate(self.observe(plans, self.cases(Split.SEARCH)))[:, 0]
             self._uniform = plans[int(values.argmin())]
         return self._uniform
@@ -263,9 +263,6 @@ class QuantizedLLM(Objective):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._undo.close()
-
-    def _uniform_plans(self) -> list[BitPlan]:
-        return uniform_plans(self.space)
 
     def _sized(self, tokens: int | None) -> tuple[SizedTensor, ...]:
         """Weights, inputs and caches; attention layers are those that a short text goes through."""

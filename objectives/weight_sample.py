@@ -13,7 +13,9 @@ _SAMPLED = 64  # numbers per tensor: training changes all of them
 
 
 def weight_sample(model: nn.Module) -> str:
-    """A digest of evenly spaced numbers of every parameter; no protection against a forgery.
+    """A digest of the names and shapes of all parameters and of evenly spaced numbers of each.
+
+    No protection against a forgery. Of parameters without numbers (on the meta device) only names and shapes count.
 
     Example:
         >>> model = nn.Linear(4, 2)
@@ -24,7 +26,9 @@ def weight_sample(model: nn.Module) -> str:
         False
     """
     digest = hashlib.blake2b(digest_size=8)
-    for parameter in model.parameters():
-        flat = parameter.detach().reshape(-1)
-        digest.update(flat[:: 1 + len(flat) // _SAMPLED].to(torch.float32).cpu().numpy().tobytes())
+    for name, parameter in model.named_parameters():
+        digest.update(repr((name, tuple(parameter.shape))).encode())
+        if parameter.device.type != "meta":
+            flat = parameter.detach().reshape(-1)
+            digest.update(flat[:: 1 + len(flat) // _SAMPLED].to(torch.float32).cpu().numpy().tobytes())
     return digest.hexdigest()
