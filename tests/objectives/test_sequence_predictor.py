@@ -131,5 +131,7 @@ def test_without_torch_the_extra_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "searchlib.objectives.sequence_predictor")
     import searchlib.objectives
 
+    # A package keeps the names that it has loaded once.
+    monkeypatch.delattr(searchlib.objectives, "SequencePredictor", raising=False)
     with pytest.raises(MissingDependency, match=r"SequencePredictor needs torch: pip install 'searchlib\[diffusion\]'"):
         searchlib.objectives.SequencePredictor  # noqa: B018
