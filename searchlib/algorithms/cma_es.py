@@ -179,6 +179,8 @@ class _Descent:
             "randn": lambda *shape: rng.standard_normal(shape),
             "seed": math.nan,  # leave numpy's global generator alone
             "CMA_diagonal": separable,
+            # Its choice for wide spaces compares two points of every generation and cannot be asked for a part of one.
+            "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
             "verbose": -10,
             "verb_log": 0,
             "verb_disp": 0,

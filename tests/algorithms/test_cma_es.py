@@ -247,3 +247,10 @@ def test_several_objectives_are_refused_at_the_start():
 def test_settings_that_cannot_be_meant_are_refused(name, value):
     with pytest.raises(InvalidSettings, match=f"{name}.*{value}"):
         CMAES(**{name: value})
+
+
+def test_a_wide_space_may_be_asked_for_parts_of_a_generation():
+    wide = Real(-1, 1, length=1000)
+    result = search(lambda x: float(np.square(x).sum()), CMAES(), space=wide, budget=60, batch_size=7)
+    assert result.history.evaluations == 60
+    assert result.history.failures == 0
