@@ -23,6 +23,7 @@ __all__ = ["BENCHMARKS", "main"]
 #: Every benchmark by name. Modules are imported when they are run, never to list them.
 BENCHMARKS: Mapping[str, str] = {
     "checkpoint_combination": "benchmarks.checkpoint_combination",
+    "engine": "benchmarks.engine",
     "eval_subset": "benchmarks.eval_subset",
     "expert_pruning": "benchmarks.expert_pruning",
     "mixed_precision": "benchmarks.mixed_precision",

@@ -56,7 +56,7 @@ TIMES, DECISIONS = "S3, noise levels only", "S3, decisions only"
 UNCONTROLLED = "S3, plain Fréchet distance"
 #: Started from the best known solvers of this model instead of well-known ones; their evaluations are not counted.
 PLAIN_FROM_BEST, OURS_FROM_BEST = "evolution, from the best known", "S3 (ours), from the best known"
-METHODS = (RANDOM, PLAIN, TIMES, DECISIONS, UNCONTROLLED, OURS, PLAIN_FROM_BEST, OURS_FROM_BEST)
+METHODS = (RANDOM, PLAIN, TIMES, DECISIONS, OURS, PLAIN_FROM_BEST, OURS_FROM_BEST)
 BEST_KNOWN = "best known solver"
 #: Families of known solvers; each row is the best of a family over its variants, grids and ends, on the SEARCH noises.
 FAMILIES = {"DDIM": "ddim", "DPM-Solver": "dpm", "DPM-Solver++": "dpm++", "UniPC": "unipc"}
@@ -64,9 +64,9 @@ FAMILIES = {"DDIM": "ddim", "DPM-Solver": "dpm", "DPM-Solver++": "dpm++", "UniPC
 DEFAULTS = {
     "DPM-Solver++(2M), defaults": "dpm++2m-midpoint/time/zero", "UniPC, defaults": "unipc2-bh2-data/time/zero",
 }  # fmt: skip
-#: Times of the model (of 1000) at which sampling may start.
-STARTS = (960, 930, 900, 850)
-LONG = 50  # evaluations of the long trajectory, from the second of these times
+#: Times of the model (of 1000) at which sampling may start, beside the last.
+STARTS = (930, 850, 750, 650)
+LONG = 50  # evaluations of the long trajectory, from the last time
 #: Candidates of a search, and known solvers, that are looked at on the SELECT noises.
 SHORTLIST = 5
 
@@ -143,14 +143,12 @@ def model_of(recipe: Recipe, part: str = "full") -> NoiseModel:
     """The average of the fully trained model, or that of its first quarter."""
     step = recipe.steps if part == "full" else recipe.window[1]
     unet = UNet2DModel.from_pretrained(trained(recipe).ema(EMA_RATES[-1], step)).eval().requires_grad_(False)
-    return NoiseModel.from_diffusers(unet, noise_scheduler().config)
+    return NoiseModel.from_diffusers(unet, noise_scheduler(recipe.betas).config)
 
 
 def long_schedule(recipe: Recipe, nfe: int = LONG) -> SolverSchedule:
     """DPM-Solver++(2M) on many levels, even in λ."""
-    schedule = model_of(recipe).schedule
-    levels = noise_levels("logsnr", schedule.starting_at(schedule.sigma(STARTS[1])), nfe)
-    return schedule_from_sigmas("dpm++2m-midpoint", levels)
+    return schedule_from_sigmas("dpm++2m-midpoint", noise_levels("logsnr", model_of(recipe).schedule, nfe))
 
 
 class _Counted:

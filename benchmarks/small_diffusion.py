@@ -3,7 +3,7 @@
 A real diffusers ``UNet2DModel`` (160 thousand parameters) on scikit-learn's 1797 digits, saved and loaded as diffusers
 folders. A :class:`Recipe` is one training run:
 
-* ``"diffusion"``: noise prediction on the cosine schedule (DDPM, improved DDPM), Adam at a constant rate.
+* ``"diffusion"``: noise prediction (DDPM) on the cosine or the linear schedule, Adam at a constant or a falling rate.
 * ``"consistency"``: consistency training (Song et al. 2023, arXiv 2303.01469, Algorithm 3, with the teacher, the
   pseudo-Huber loss, the noise levels and the weights of arXiv 2310.14189); the parameterization is that of
   ``CMStochasticIterativeScheduler``, so diffusers samples from it in one step.
@@ -48,6 +48,8 @@ __all__ = ["EMA_RATES", "DigitFeatures", "Recipe", "Run", "digits", "feature_net
 EMA_RATES = (0.99, 0.995, 0.998, 0.999)
 
 Kind = Literal["diffusion", "consistency"]
+#: Diffusers' names of noise schedules.
+Betas = Literal["squaredcos_cap_v2", "linear"]
 
 
 @final
@@ -62,7 +64,10 @@ class Recipe:
         window: (first, last) step of the checkpoints that are kept; they end before the run does.
         interval: steps between checkpoints.
         batch: images per step.
-        rate: Adam's.
+        rate: Adam's; the highest, where it falls.
+        betas: noise schedule of a diffusion model.
+        annealed: whether the rate rises over 200 steps and then falls to zero along a cosine (the window does not
+            notice where training ends then, so its weights are not those of a shorter run).
     """
 
     kind: Kind = "diffusion"
@@ -72,10 +77,14 @@ class Recipe:
     interval: int = 50
     batch: int = 64
     rate: float = 1e-3
+    betas: Betas = "squaredcos_cap_v2"
+    annealed: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("diffusion", "consistency"):
             raise InvalidSettings(f"kind must be 'diffusion' or 'consistency', but is {self.kind!r}")
+        if self.betas not in ("squaredcos_cap_v2", "linear"):
+            raise InvalidSettings(f"betas must be 'squaredcos_cap_v2' or 'linear', but is {self.betas!r}")
         if not 0 < self.window[0] <= self.window[1] <= self.steps:
             raise InvalidSettings(f"window must lie in 1..{self.steps}, but is {self.window}")
 
@@ -83,6 +92,12 @@ class Recipe:
     def checkpoints(self) -> tuple[int, ...]:
         """The steps after which weights are kept."""
         return tuple(range(self.window[0], self.window[1] + 1, self.interval))
+
+    def rate_at(self, step: int) -> float:
+        """Adam's rate at a training step, counted from 1."""
+        if not self.annealed:
+            return self.rate
+        return self.rate * min(1, step / 200) * (1 + math.cos(math.pi * step / self.steps)) / 2
 
     def key(self) -> str:
         """What the weights are a function of."""
@@ -122,9 +137,9 @@ def digits() -> np.ndarray[Any, np.dtype[np.float32]]:
     return images[:, None]
 
 
-def noise_scheduler() -> DDPMScheduler:
+def noise_scheduler(betas: Betas = "squaredcos_cap_v2") -> DDPMScheduler:
     """The noise that the diffusion models have learned to predict."""
-    return DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
+    return DDPMScheduler(num_train_timesteps=1000, beta_schedule=betas, prediction_type="epsilon")
 
 
 def trained(recipe: Recipe, cache: str | os.PathLike[str] | None = None) -> Run:
@@ -162,6 +177,8 @@ def _train(recipe: Recipe, run: Run) -> None:
         averages = {rate: [parameter.detach().clone() for parameter in parameters] for rate in EMA_RATES}
         for step in range(1, recipe.steps + 1):
             batch = images[torch.randint(len(images), (recipe.batch,), generator=generator)]
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate_at(step)
             optimizer.zero_grad()
             loss(model, batch, step, generator).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -191,8 +208,7 @@ class _DiffusionLoss:
     """The mean squared error of the predicted noise."""
 
     def __init__(self, recipe: Recipe) -> None:
-        del recipe
-        self._scheduler = noise_scheduler()
+        self._scheduler = noise_scheduler(recipe.betas)
 
     def __call__(self, model: Any, images: Tensor, step: int, generator: torch.Generator) -> Tensor:
         del step

@@ -37,14 +37,17 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = "USF / S3: a solver and a noise level for every step of a diffusion sampler"
 
+#: Long enough that many steps are better than few: the linear schedule, whose highest level samplers can start from.
+MODEL = Recipe(steps=40_000, window=(10_000, 10_000), rate=2e-3, betas="linear", annealed=True)
+
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
         (4,), 60, noises=64, select=64, holdout=128, control=256,
-        recipe=Recipe(steps=120, window=(60, 120), interval=20), methods=(RANDOM, PLAIN, OURS),
+        recipe=Recipe(steps=120, window=(60, 120), interval=20, betas="linear"), methods=(RANDOM, PLAIN, OURS),
     ),
-    "small": Preset((5,), 120, noises=384, select=1024, holdout=2048, control=4096, recipe=Recipe(),
-                    methods=(PLAIN, TIMES, OURS)),
-    "paper": Preset((4, 5, 7, 10), 120, noises=384, select=1024, holdout=4096, control=8192, recipe=Recipe()),
+    "small": Preset((5,), 120, noises=384, select=1024, holdout=2048, control=4096, recipe=MODEL,
+                    methods=(PLAIN, TIMES, UNCONTROLLED, OURS)),
+    "paper": Preset((4, 5, 7, 10), 120, noises=384, select=1024, holdout=4096, control=8192, recipe=MODEL),
 }  # fmt: skip
 #: "At least as good" for the longest sampling: not worse by more than this share.
 MARGIN = 0.05

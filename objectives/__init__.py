@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from searchlib.objectives.controlled_distance import ControlledFrechetDistance
     from searchlib.objectives.eval_subset import EvalSubset
     from searchlib.objectives.exemplar_search import ExemplarSearch
+    from searchlib.objectives.expert_counts import with_kept_experts
     from searchlib.objectives.expert_plan import ExpertPlan
     from searchlib.objectives.expert_pruning import ExpertPruning
     from searchlib.objectives.generated_images import GeneratedImages, PipelineSampler
@@ -101,6 +102,7 @@ __all__ = [
     "recommended_bits",
     "sample_schedules",
     "taylor_profile",
+    "with_kept_experts",
 ]
 
 #: Where each name lives, and the extra that installs what it needs.
@@ -119,6 +121,7 @@ _HOMES = {
     "ExemplarSearch": ("exemplar_search", "llm"),
     "ExpertPlan": ("expert_plan", "llm"),
     "ExpertPruning": ("expert_pruning", "llm"),
+    "with_kept_experts": ("expert_counts", "llm"),
     "FrechetDistance": ("image_scores", "diffusion"),
     "GeneratedImages": ("generated_images", "diffusion"),
     "GroupedCache": ("grouped_cache", "llm"),

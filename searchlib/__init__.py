@@ -13,6 +13,7 @@ from searchlib.algorithms import Algorithm, Batch, Evidence, Problem, Run, Statu
 from searchlib.allocation_space import AllocationSpace
 from searchlib.budget import Budget
 from searchlib.cases import Cases, Split
+from searchlib.front import Front, FrontPoint
 from searchlib.history import History
 from searchlib.holdout import Comparison, Holdout
 from searchlib.lazy import lazy_names
@@ -26,28 +27,36 @@ if TYPE_CHECKING:
     from searchlib.additive_profile import AdditiveProfile
     from searchlib.algorithms import (
         CMAES,
+        NSGA2,
+        NSGA3,
         Beam,
+        EstimationOfDistribution,
         Evolution,
         ExactAllocation,
         GaussianProcess,
         GaussNewton,
         HingeRanker,
+        LocalSearch,
         Nevergrad,
         OneAtATime,
         Pool,
         Predictor,
         PredictorGuided,
+        QuasiRandom,
         RandomSearch,
         ScikitPredictor,
         ShrinkingPool,
         Stages,
     )
     from searchlib.profiling import measure_profile
+    from searchlib.with_cost import WithCost
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CMAES",
+    "NSGA2",
+    "NSGA3",
     "AdditiveProfile",
     "Algorithm",
     "AllocationSpace",
@@ -58,9 +67,12 @@ __all__ = [
     "Cases",
     "Comparison",
     "Direction",
+    "EstimationOfDistribution",
     "Evidence",
     "Evolution",
     "ExactAllocation",
+    "Front",
+    "FrontPoint",
     "FunctionObjective",
     "GaussNewton",
     "GaussianProcess",
@@ -68,6 +80,7 @@ __all__ = [
     "History",
     "Holdout",
     "ItemSpace",
+    "LocalSearch",
     "Nevergrad",
     "Objective",
     "OneAtATime",
@@ -77,6 +90,7 @@ __all__ = [
     "Predictor",
     "PredictorGuided",
     "Problem",
+    "QuasiRandom",
     "RandomSearch",
     "Record",
     "Result",
@@ -91,12 +105,17 @@ __all__ = [
     "Stages",
     "Status",
     "Study",
+    "WithCost",
     "measure_profile",
     "search",
 ]
 
 #: Where a name outside of the algorithms lives.
-_HOMES = {"AdditiveProfile": "searchlib.additive_profile", "measure_profile": "searchlib.profiling"}
+_HOMES = {
+    "AdditiveProfile": "searchlib.additive_profile",
+    "WithCost": "searchlib.with_cost",
+    "measure_profile": "searchlib.profiling",
+}
 
 #: Every algorithm is loaded when it is first used.
 __getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "searchlib.algorithms") | _HOMES)

@@ -28,6 +28,7 @@ from searchlib.errors import InvalidSettings, SearchlibError, StudyDamaged
 from searchlib.history import History
 from searchlib.loop import Search
 from searchlib.objective import Objective
+from searchlib.result import Result
 from searchlib.space import Space
 from searchlib.study import Study
 
@@ -36,15 +37,20 @@ _CONSTRUCTORS: dict[str, Any] = {
     "Beam": algorithms.Beam,
     "Budget": Budget,
     "CMAES": algorithms.CMAES,
+    "EstimationOfDistribution": algorithms.EstimationOfDistribution,
     "Evolution": algorithms.Evolution,
     "ExactAllocation": algorithms.ExactAllocation,
     "GaussianProcess": algorithms.GaussianProcess,
     "HingeRanker": algorithms.HingeRanker,
+    "LocalSearch": algorithms.LocalSearch,
     "Nevergrad": algorithms.Nevergrad,
     "Pool": algorithms.Pool,
     "GaussNewton": algorithms.GaussNewton,
+    "NSGA2": algorithms.NSGA2,
+    "NSGA3": algorithms.NSGA3,
     "OneAtATime": algorithms.OneAtATime,
     "PredictorGuided": algorithms.PredictorGuided,
+    "QuasiRandom": algorithms.QuasiRandom,
     "RandomSearch": algorithms.RandomSearch,
     "ScikitPredictor": algorithms.ScikitPredictor,
     "ShrinkingPool": algorithms.ShrinkingPool,
@@ -104,22 +110,26 @@ def _list(options: argparse.Namespace) -> None:
     print("algorithms (searchlib.…)")
     for name, kind in _CONSTRUCTORS.items():
         if issubclass(kind, Algorithm):
-            print(f"  {name:<16}{_first_line(kind)}")
+            print(f"  {name:<26}{_first_line(kind)}")
     print("spaces (searchlib.spaces.…)")
     for name in spaces.__all__:
         kind = getattr(spaces, name)
         if isinstance(kind, type) and issubclass(kind, Space):
-            print(f"  {name:<16}{_first_line(kind)}")
+            print(f"  {name:<26}{_first_line(kind)}")
 
 
 def _show(options: argparse.Namespace) -> None:
     with Study.open(options.study) as study:
-        summary = _summary(study)
+        result = study.result()
+        summary = _summary(study, result)
     if options.json:
         print(json.dumps(summary, indent=2))
         return
+    del summary["front"]
     for name, value in summary.items():
         print(f"{name:<12}{value if not isinstance(value, dict | list) else json.dumps(value)}")
+    if result.front is not None:
+        print(result.front)
 
 
 def _resume(options: argparse.Namespace) -> None:
@@ -142,6 +152,7 @@ def _resume(options: argparse.Namespace) -> None:
         threads=settings["threads"],
         batch_size=settings["batch_size"],
         shortlist=settings["shortlist"],
+        choose=settings.get("choose"),
         study=options.study,
         workers=options.workers,
     )
@@ -167,8 +178,8 @@ def _export(options: argparse.Namespace) -> None:
                 writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()})
 
 
-def _summary(study: Study) -> dict[str, Any]:
-    settings, result = study.settings, study.result()
+def _summary(study: Study, result: Result) -> dict[str, Any]:
+    settings = study.settings
     values = result.history.values[:, 0]
     maximize = np.atleast_1d(settings["direction"])[0] == "maximize"
     best = (np.fmax if maximize else np.fmin).reduce(values, initial=np.nan)
@@ -185,6 +196,7 @@ def _summary(study: Study) -> dict[str, Any]:
         "winner": _plain(result.best),
         "value": None if np.isnan(result.value) else result.value,
         "holdout": None if result.holdout is None else result.holdout.to_json(),
+        "front": None if result.front is None else result.front.to_json(),
     }
 
 

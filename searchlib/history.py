@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Status
+from searchlib.pareto import nondominated
 from searchlib.space import Population, Space
 
 if TYPE_CHECKING:
@@ -62,9 +63,11 @@ _KEPT = 16
 
 
 def kept_rows(told: Told, signs: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Positions of what is kept of a batch that can be recomputed: its best candidates and all that failed."""
+    """Positions of what is kept of a batch that can be recomputed: its best candidates, its front, all that failed."""
     done = np.flatnonzero(told.status == Status.DONE)
     best = done[np.argsort(told.values[done, 0] * signs[0], kind="stable")[:_KEPT]]
+    if len(signs) > 1:
+        best = np.union1d(best, done[nondominated(told.values[done] * signs)])
     return np.sort(np.concatenate([best, np.flatnonzero(told.status == Status.FAILED)]))
 
 

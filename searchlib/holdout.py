@@ -47,15 +47,17 @@ class Holdout:
     """The winner and the references on cases that no algorithm has seen.
 
     Arguments:
-        rows: the winner first, then the references.
+        rows: the winner first, then the references, compared in the first objective.
         cases: number of held-out cases.
         looks: how many winners this study has been shown these cases for; after more than one look the held-out
             value is itself selected, and the interval too narrow.
+        others: the same rows for every further objective; NaN where a reference does not have that number.
     """
 
     rows: tuple[Comparison, ...]
     cases: int
     looks: int
+    others: tuple[tuple[Comparison, ...], ...] = ()
 
     @property
     def value(self) -> float:
@@ -69,25 +71,14 @@ class Holdout:
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON values."""
-        rows = [
-            {name: _finite_or_none(value) for name, value in dataclasses.asdict(row).items()} for row in self.rows
-        ]
-        return {"rows": rows, "cases": self.cases, "looks": self.looks}
+        rows, *others = (_rows_to_json(rows) for rows in (self.rows, *self.others))
+        return {"rows": rows, "cases": self.cases, "looks": self.looks, **({"others": others} if others else {})}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Holdout:
         """Rebuild from :meth:`to_json`."""
-        rows = tuple(
-            Comparison(
-                row["name"],
-                _number(row["value"]),
-                (_number(row["interval"][0]), _number(row["interval"][1])),
-                _number(row["difference"]),
-                (_number(row["difference_interval"][0]), _number(row["difference_interval"][1])),
-            )
-            for row in data["rows"]
-        )
-        return cls(rows, data["cases"], data["looks"])
+        others = tuple(_rows_from_json(rows) for rows in data.get("others", ()))
+        return cls(_rows_from_json(data["rows"]), data["cases"], data["looks"], others)
 
     def against(self, name: str) -> Comparison:
         """The comparison with one reference."""
@@ -95,6 +86,23 @@ class Holdout:
             if row.name == name:
                 return row
         raise KeyError(f"no reference is called {name!r}; there are {[row.name for row in self.rows[1:]]}")
+
+
+def _rows_to_json(rows: tuple[Comparison, ...]) -> list[dict[str, Any]]:
+    return [{name: _finite_or_none(value) for name, value in dataclasses.asdict(row).items()} for row in rows]
+
+
+def _rows_from_json(rows: list[dict[str, Any]]) -> tuple[Comparison, ...]:
+    return tuple(
+        Comparison(
+            row["name"],
+            _number(row["value"]),
+            (_number(row["interval"][0]), _number(row["interval"][1])),
+            _number(row["difference"]),
+            (_number(row["difference_interval"][0]), _number(row["difference_interval"][1])),
+        )
+        for row in rows
+    )
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -114,43 +122,44 @@ def compare(
     """Compare the first entry of ``scores`` (name to scores ``(c, k)``) with every other one.
 
     Intervals are Student's t over cases where the objective is additive, else a percentile bootstrap over cases
-    (2000 resamples). Of several objectives the first number is compared.
+    (2000 resamples). Of several objectives each is compared by itself.
     """
     winner, *_ = scores
     c = len(scores[winner])
-    values = {name: _value(objective, table[None])[0] for name, table in scores.items()}
-    picks = None if objective.additive else rng.integers(c, size=(_RESAMPLES, c))
-    draws = {} if picks is None else {name: _resampled(objective, table, picks) for name, table in scores.items()}
-    rows = []
-    for name, table in scores.items():
-        difference = values[winner] - values[name]
-        if picks is None:
-            first = objective.aggregate(table[:, None])[:, 0]  # every case alone: its own contribution to the mean
-            won = objective.aggregate(scores[winner][:, None])[:, 0]
-            interval, paired = _student(first), _student(won - first)
-        else:
-            interval, paired = _percentile(draws[name]), _percentile(draws[winner] - draws[name])
-        rows.append(Comparison(name, float(values[name]), interval, float(difference), paired))
-    return Holdout(tuple(rows), c, looks)
-
-
-def _value(objective: Objective, tables: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(objective.aggregate(tables)[:, 0])
+    values = {name: objective.aggregate(table[None])[0] for name, table in scores.items()}
+    if objective.additive:  # every case alone is its own contribution to the mean
+        draws = {name: np.asarray(objective.aggregate(table[:, None])) for name, table in scores.items()}
+    else:
+        picks = rng.integers(c, size=(_RESAMPLES, c))
+        draws = {name: _resampled(objective, table, picks) for name, table in scores.items()}
+    interval = _student if objective.additive else _percentile
+    compared = [
+        tuple(
+            Comparison(
+                name, float(values[name][number]), interval(draws[name][:, number]),
+                float(values[winner][number] - values[name][number]),
+                interval(draws[winner][:, number] - draws[name][:, number]),
+            )
+            for name in scores
+        )
+        for number in range(len(values[winner]))
+    ]  # fmt: skip
+    return Holdout(compared[0], c, looks, tuple(compared[1:]))
 
 
 def _resampled(
     objective: Objective, table: NDArray[np.float64], picks: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Values of all resamples, a few at a time: an observation may be thousands of numbers per case."""
+    """Values ``(resamples, objectives)``, a few at a time: an observation may be thousands of numbers per case."""
     at_once = max(1, _NUMBERS_AT_ONCE // max(1, table.size))
     blocks = [picks[start : start + at_once] for start in range(0, len(picks), at_once)]
-    return np.concatenate([_value(objective, table[block]) for block in blocks])
+    return np.concatenate([objective.aggregate(table[block]) for block in blocks])
 
 
 def _student(contributions: NDArray[np.float64]) -> tuple[float, float]:
     mean, n = float(contributions.mean()), len(contributions)
     spread = float(contributions.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    if n < 2:
+    if n < 2 or math.isnan(mean):
         return math.nan, math.nan
     if spread == 0.0:
         return mean, mean

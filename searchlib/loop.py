@@ -25,8 +25,8 @@ from searchlib.description import FIXED, describe
 from searchlib.duplicates import Known, told
 from searchlib.errors import EvaluationFailed, InvalidSettings, StudyMismatch
 from searchlib.evaluation import Evaluator
+from searchlib.front import Choice, checked_choice
 from searchlib.history import History, Told, kept_rows
-from searchlib.holdout import Holdout
 from searchlib.memo import Memo
 from searchlib.objective import Direction, FunctionObjective, Objective
 from searchlib.result import Outcome, Record, Result
@@ -35,7 +35,7 @@ from searchlib.scoring import Scorer
 from searchlib.space import Candidates, Population, Space, distinct
 from searchlib.spending import Spending
 from searchlib.study import ASKED, StoredBatch, Study
-from searchlib.winner import best_of, held_out, shortlist_values
+from searchlib.winner import Finals
 
 __all__ = ["Search", "search"]
 
@@ -53,7 +53,8 @@ class Search:
         objective: an :class:`~searchlib.Objective`, or a plain function of one candidate together with ``space=``
             (``batched=True``: of a whole population array), or None to evaluate outside through :meth:`ask` and
             :meth:`tell`.
-        algorithm: who proposes; by default what the objective recommends, else :class:`~searchlib.Evolution`.
+        algorithm: who proposes; by default what the objective recommends, else :class:`~searchlib.Evolution`, or for
+            two or three objectives :class:`~searchlib.NSGA2`, for more :class:`~searchlib.NSGA3`.
         space: what may vary, for a plain function or for ask and tell.
         direction: ``"minimize"`` or ``"maximize"``, for a plain function or for ask and tell.
         batched: whether a plain function takes a population array ``(n, d)`` and returns ``(n,)``.
@@ -65,7 +66,11 @@ class Search:
         timeout: seconds per candidate, kept by killing its worker (``workers >= 2``).
         batch_size: the most candidates asked for at once; by default what the objective says (64).
         seeds: candidates to try first, as typed values, before the objective's own seeds.
-        shortlist: how many recommended candidates compete on the SELECT cases.
+        shortlist: how many recommended candidates compete on the SELECT cases: 8, with several objectives 64.
+        choose: with several objectives, which candidate of the front is ``result.best``: ``"knee"`` (the default; see
+            :func:`searchlib.pareto.knee`), ``"first"`` (the best of the first objective), a weight for each objective
+            (of its values as shares of the front's range), or a function of the front's values ``(n, objectives)``
+            that returns a row number. It only decides at the end, so it may change when a study is resumed.
         max_failures: failed candidates in a row after which the search stops with the first traceback.
 
     Example:
@@ -92,7 +97,8 @@ class Search:
         timeout: float | None = None,
         batch_size: int | None = None,
         seeds: Any = None,
-        shortlist: int = 8,
+        shortlist: int | None = None,
+        choose: Choice | None = None,
         max_failures: int = 25,
     ) -> None:
         self.objective = _as_objective(objective, space, direction, batched)
@@ -101,7 +107,10 @@ class Search:
         self._batch_size = whole_number(
             "batch_size", self.objective.batch_size if batch_size is None else batch_size, 1
         )
-        self._shortlist = whole_number("shortlist", shortlist, 1)
+        self._signs = signs(self.objective)
+        several = len(self._signs) > 1
+        self._shortlist = whole_number("shortlist", (64 if several else 8) if shortlist is None else shortlist, 1)
+        self._choose = checked_choice(choose, len(self._signs))
         self._max_failures = whole_number("max_failures", max_failures, 1)
         whole_number(f"{type(self.objective).__name__}.chunk_rows", self.objective.chunk_rows, 1)
         if self.objective.chunk_cases is not None:
@@ -109,19 +118,18 @@ class Search:
         if objective is None and study is not None:
             raise InvalidSettings("a study belongs to a search that evaluates by itself; ask and tell journal nothing")
         self._external = objective is None
-        self._signs = signs(self.objective)
         self._cases = {split: self.objective.cases(split) for split in Split}
         if not len(self._cases[Split.SEARCH]):
             raise InvalidSettings(f"{type(self.objective).__name__} has no SEARCH cases, so nothing can be scored")
         if algorithm is None:
             algorithm = self.objective.algorithm(self.budget.evaluations)
-        self.algorithm: Algorithm = Evolution() if algorithm is None else algorithm
+        self.algorithm: Algorithm = _default(len(self._signs)) if algorithm is None else algorithm
         self._given = _encoded(self.objective.space, seeds)
         self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout)
         self._study = None
         if study is not None:
             numbers = {"seed": self.seed, "batch_size": self._batch_size, "threads": int(threads),
-                       "shortlist": self._shortlist, "given_seeds": self._given.tolist()}  # fmt: skip
+                       **self._at_the_end(), "given_seeds": self._given.tolist()}  # fmt: skip
             settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
             self._study = Study.create_or_resume(study, settings, FIXED)
         self._memo = Memo() if self._study is None else self._study.memo()
@@ -139,7 +147,11 @@ class Search:
         self._halfway = False  # whether a batch was asked for and never told
         self._observations: NDArray[np.float64] | None = None  # of the batch that is about to be told
         self._asked, self._began = Asked(len(self._signs)), time.monotonic()
-        self._looks: dict[bytes, Holdout | None] = {}
+        sizes = {split: 0 if self._external else len(cases) for split, cases in self._cases.items()}
+        self._finals = Finals(
+            self.objective, self._scorer, self.history, sizes, choose=self._choose, shortlist=self._shortlist,
+            seed=self.seed, on_file=self._study is not None,
+        )  # fmt: skip
         self._replaying = self._study is not None
 
     def __enter__(self) -> Self:
@@ -214,13 +226,12 @@ class Search:
         with ExitStack() as stack:
             if not self._external:
                 stack.enter_context(self)
-            row, value = self._winner()
-            look = None if row is None else self._held_out(row)
-        best = None if row is None else self.objective.artifact(self.objective.space.decode(row))
-        notes = self._started().notes()
+            won = self._finals.decide(self._started(), self._known)
+        best = None if won.row is None else self.objective.artifact(self.objective.space.decode(won.row))
         result = Result(
-            best, row, value, look, self.history, self.outcome, repr(self.algorithm), self._spent.seconds, notes
-        )
+            best, won.row, won.value, won.holdout, self.history, self.outcome, repr(self.algorithm),
+            self._spent.seconds, self._started().notes(), won.front,
+        )  # fmt: skip
         if self._study is not None:
             # A dry run, or a search that has not caught up with its file, knows less than the file.
             if not self._replaying and self.outcome is not Outcome.DRY_RUN:
@@ -264,6 +275,10 @@ class Search:
             f"the whole search will take about {_seconds(whole)} of evaluation, "
             f"enough for about {evaluations:.0f} candidates at {each} each"
         )
+
+    def _at_the_end(self) -> dict[str, Any]:
+        """Settings that decide nothing but the winner, for the study; a function is not written down."""
+        return {"shortlist": self._shortlist, "choose": None if callable(self._choose) else self._choose}
 
     def _started(self) -> Run:
         if self._run is None:
@@ -316,7 +331,7 @@ class Search:
         if stored is None:
             if self._replaying and self._study is not None:
                 self._replaying = False
-                self._study.write_settings({"budget": repr(self.budget), "shortlist": self._shortlist})
+                self._study.write_settings({"budget": repr(self.budget), **self._at_the_end()})
             self.outcome = self._spent.outcome(len(self._known))
             if self.outcome is not Outcome.RUNNING:
                 return None
@@ -442,32 +457,6 @@ class Search:
                     f"The first error was:\n{self._first_error}"
                 )
 
-    def _winner(self) -> tuple[NDArray[Any] | None, float]:
-        """The best of the short list, and the value that decided."""
-        rows = self._started().recommend(self._shortlist)
-        if not len(rows):
-            return None, math.nan
-        select = not self._external and len(self._cases[Split.SELECT]) > 0
-        chosen = None
-        for on_select in (True, False) if select else (False,):
-            found = shortlist_values(rows, self._known.find(rows), self.history, self._scorer, on_select)
-            chosen = best_of(*found, self._signs)
-            if chosen is not None:
-                break
-            if on_select:
-                logger.warning("no finalist succeeded on the SELECT cases; the winner is the best on the SEARCH cases")
-        return (None, math.nan) if chosen is None else (rows[chosen[0]], chosen[1])
-
-    def _held_out(self, row: NDArray[Any]) -> Holdout | None:
-        if self._external or not len(self._cases[Split.HOLDOUT]):
-            return None
-        key = row.tobytes()
-        if key not in self._looks:
-            before = 0 if self._study is None else self._scorer.looks(except_row=row)
-            looks = 1 + max(before, len(self._looks))
-            self._looks[key] = held_out(self.objective, self._scorer, row, self.seed, looks)
-        return self._looks[key]
-
 
 def search(
     objective: Objective | Callable[[Any], Any],
@@ -484,7 +473,8 @@ def search(
     timeout: float | None = None,
     batch_size: int | None = None,
     seeds: Any = None,
-    shortlist: int = 8,
+    shortlist: int | None = None,
+    choose: Choice | None = None,
     max_failures: int = 25,
     dry_run: bool = False,
 ) -> Result:
@@ -502,7 +492,7 @@ def search(
     run = Search(
         objective, algorithm, space=space, direction=direction, batched=batched, budget=budget, seed=seed, study=study,
         workers=workers, threads=threads, timeout=timeout, batch_size=batch_size, seeds=seeds, shortlist=shortlist,
-        max_failures=max_failures,
+        choose=choose, max_failures=max_failures,
     )  # fmt: skip
     try:
         with run:
@@ -515,6 +505,15 @@ def search(
             return run.result()
     finally:
         run.close()
+
+
+def _default(objectives: int) -> Algorithm:
+    """Who searches where neither the caller nor the objective names an algorithm."""
+    if objectives == 1:
+        return Evolution()
+    from searchlib.algorithms import NSGA2, NSGA3
+
+    return NSGA2() if objectives <= 3 else NSGA3()
 
 
 def _as_objective(

@@ -59,6 +59,8 @@ class Objective(ABC):
     space: Space
     #: ``"minimize"`` or ``"maximize"``; a tuple of them for several objectives.
     direction: Direction | tuple[Direction, ...] = "minimize"
+    #: What the values are called in reports, one name per direction; empty: they are numbered.
+    value_names: tuple[str, ...] = ()
     #: Whether the value of a candidate is the mean over its cases, so that intervals over cases are exact.
     additive: bool = True
     #: Whether :meth:`slope` says how the value changes with the observations, so that an algorithm may model these.

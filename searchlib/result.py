@@ -12,8 +12,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.front import Front
 from searchlib.history import History
-from searchlib.holdout import Holdout
+from searchlib.holdout import Comparison, Holdout
 from searchlib.space import Population
 
 __all__ = ["Outcome", "Record", "Result"]
@@ -70,13 +71,15 @@ class Result:
         best: the winner, as the objective's ``artifact`` of its typed value; None where nothing succeeded.
         row: the winner's genes, shape ``(d,)``; None where nothing succeeded.
         value: its value on the SELECT cases (on the SEARCH cases where the objective has no others), in the
-            objective's own direction; NaN where nothing succeeded. Optimistic: it was chosen for being good.
+            objective's own direction; NaN where nothing succeeded. Optimistic: it was chosen for being good. Of several
+            objectives the first; all of them are in ``front``.
         holdout: the winner and the references on held-out cases; None where the objective has none.
         history: everything told, in order, failed candidates included.
         outcome: why the search stopped.
         algorithm: the ``repr`` of what searched.
         seconds: wall-clock time of this process's part of the search.
         notes: what the algorithm has to say about its run (:meth:`searchlib.Run.notes`), as JSON values.
+        front: with several objectives, what nothing else dominates, and which of it is the winner; None with one.
     """
 
     best: Any
@@ -88,6 +91,7 @@ class Result:
     algorithm: str
     seconds: float
     notes: Mapping[str, Any] = field(default_factory=dict)
+    front: Front | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The part of a result that a study cannot work out again by itself, as JSON values."""
@@ -97,6 +101,7 @@ class Result:
             "holdout": None if self.holdout is None else self.holdout.to_json(),
             "outcome": self.outcome.name,
             "notes": dict(self.notes),
+            **({} if self.front is None else {"front": self.front.to_json()}),
         }
 
     def __str__(self) -> str:
@@ -112,16 +117,28 @@ class Result:
         first_error = next((error for error in self.history.errors if error), "").strip()
         if first_error:
             lines.append(f"1st error  {first_error.splitlines()[-1]}")
+        if self.front is not None:
+            lines.append(str(self.front))
         if self.holdout is not None:
             lines.append(f"held-out   {self.holdout.cases} cases, look {self.holdout.looks}")
-            width = max(len(row.name) for row in self.holdout.rows)
-            for row in self.holdout.rows:
-                text = f"  {row.name:<{width}}  {row.value:10.4g}  [{row.interval[0]:.4g}, {row.interval[1]:.4g}]"
-                if row is not self.holdout.rows[0]:
-                    low, high = row.difference_interval
-                    text += f"   best is {row.difference:+.4g} [{low:+.4g}, {high:+.4g}]"
-                lines.append(text)
+            lines += _compared(self.holdout.rows)
+            names = () if self.front is None else self.front.names
+            for number, rows in enumerate(self.holdout.others, start=1):
+                lines.append(f"  {names[number] if names else f'value {number}'}")
+                lines += _compared(rows)
         return "\n".join(lines)
+
+
+def _compared(rows: tuple[Comparison, ...]) -> list[str]:
+    """One line for the winner, one for each reference."""
+    width, lines = max(len(row.name) for row in rows), []
+    for row in rows:
+        text = f"  {row.name:<{width}}  {row.value:10.4g}  [{row.interval[0]:.4g}, {row.interval[1]:.4g}]"
+        if row is not rows[0] and not math.isnan(row.difference):
+            low, high = row.difference_interval
+            text += f"   best is {row.difference:+.4g} [{low:+.4g}, {high:+.4g}]"
+        lines.append(text)
+    return lines
 
 
 def _short(value: Any, limit: int = 200) -> str:

@@ -66,7 +66,8 @@ class Scorer:
     def looks(self, except_row: NDArray[Any]) -> int:
         """How many other finalists have been shown the held-out cases, by this study's file."""
         assert self._study is not None
-        shown = {batch.population.tobytes() for batch in self._study.batches(_label(Split.HOLDOUT))}
+        # Of a front, the chosen candidate comes first.
+        shown = {batch.population[0].tobytes() for batch in self._study.batches(_label(Split.HOLDOUT))}
         return len(shown - {except_row.tobytes()})
 
     def score_reference(self, name: str) -> NDArray[np.float64] | None:
@@ -77,10 +78,11 @@ class Scorer:
         cases = self._cases[Split.HOLDOUT]
         try:
             scores = np.asarray(self._objective.evaluate_reference(name, cases), np.float64)
-            if scores.shape[:1] != (len(cases),) or not np.isfinite(scores).all():
+            unknown = np.isnan(scores).all(axis=0)  # a number that the reference does not have
+            if scores.shape[:1] != (len(cases),) or not (np.isfinite(scores) | unknown).all() or unknown.all():
                 raise InvalidSettings(
-                    f"a reference must give finite scores of shape ({len(cases)},) or ({len(cases)}, k), "
-                    f"but gave {scores!r:.200}"
+                    f"a reference must give finite scores of shape ({len(cases)},) or ({len(cases)}, k) (a number that "
+                    f"it does not have may be NaN for all cases), but gave {scores!r:.200}"
                 )
         except Exception:
             logger.warning("the reference %r is left out:", name, exc_info=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final, overload
@@ -17,11 +18,14 @@ from typing import Any, final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.errors import InvalidCandidate, InvalidSettings
+from searchlib.errors import InvalidCandidate, InvalidSettings, MissingOperator
 
 __all__ = ["Candidates", "ItemSpace", "Population", "Space", "StagedSpace", "distinct", "row_keys", "space_from_json"]
 
 Population = NDArray[Any]
+
+#: Rounds of sampling and mutation without a new candidate after which a space counts as listed, complete or not.
+_PATIENCE = 20
 
 
 class Space(ABC):
@@ -31,6 +35,9 @@ class Space(ABC):
     hash, a ``repr`` that rebuilds the space, and :meth:`to_json` follow from that. All randomness comes from
     the generator that is passed in; no operator changes the arrays it is given; every operator returns a new
     array of shape ``(n, dimension)`` and the space's ``dtype`` whose rows satisfy :meth:`contains`.
+
+    Two hooks may be overridden: ``_every_row(limit)``, behind :meth:`enumerate` (by default small spaces are listed by
+    drawing until :attr:`size` candidates are known), and ``_near(row)``, behind :meth:`neighbors` (by default none).
 
     ``searchlib.testing.check_space`` holds a space to this contract.
     """
@@ -110,6 +117,73 @@ class Space(ABC):
     @abstractmethod
     def to_latent(self, population: Population) -> NDArray[np.float64]:
         """A right inverse of :meth:`from_latent`: finite coordinates that map back to the same candidates."""
+
+    @final
+    def enumerate(self, limit: int = 10**6) -> Population:
+        """Every candidate once, as canonical rows in an order that is always the same, shape ``(size, d)``.
+
+        Arguments:
+            limit: the most rows that may come back.
+
+        Raises:
+            MissingOperator: the space is infinite.
+            InvalidSettings: it has more than ``limit`` candidates; the message says how many.
+
+        Example:
+            >>> from searchlib.spaces import Subset
+            >>> Subset(4, k=2).enumerate().tolist()
+            [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+        """
+        size = self.size
+        if size == math.inf:
+            raise MissingOperator(f"{self!r:.200} cannot be enumerated: it has real genes; sample it instead")
+        if size > limit:
+            # Python does not write out whole numbers of more than 4,300 digits.
+            shown = f"{size:,}" if size < 10**100 else "more than 10**100"
+            raise InvalidSettings(
+                f"{self!r:.200} has {shown} candidates, more than limit={limit:,}; raise the limit or sample it instead"
+            )
+        return self._every_row(limit)
+
+    @final
+    def neighbors(self, row: Any) -> Population:
+        """Every candidate one smallest move away from ``row`` (shape ``(d,)``), as canonical rows, shape ``(m, d)``.
+
+        What the smallest move is, each space says: one bit flipped, one item swapped, the next whole number. The rows
+        are distinct, in an order that is always the same, and ``row`` itself is not among them.
+
+        Raises:
+            InvalidCandidate: ``row`` does not lie in the space.
+            MissingOperator: the space has no finite neighborhoods, such as all with real genes.
+
+        Example:
+            >>> from searchlib.spaces import Subset
+            >>> Subset(4, k=2).neighbors([0, 1]).tolist()
+            [[1, 2], [1, 3], [0, 2], [0, 3]]
+        """
+        own = self.canonical(self.check(np.asarray(row)[None], name="row"))
+        return own[:0] if self.size == 1 else self._near(own[0])
+
+    def _every_row(self, limit: int) -> Population:
+        """What :meth:`enumerate` returns, where there are at most ``limit`` rows."""
+        del limit
+        rng = np.random.default_rng(0)
+        rows, idle = self.canonical(self.sample(rng, 1)), 0
+        while len(rows) < self.size and idle < _PATIENCE:
+            drawn = (rows, self.sample(rng, max(64, len(rows))), self.mutate(rng, rows))
+            known, rows = len(rows), distinct(self.canonical(np.concatenate(drawn)))
+            idle = idle + 1 if len(rows) == known else 0
+        if len(rows) != self.size:
+            raise MissingOperator(
+                f"{self!r:.200} cannot be enumerated: its operators reach {len(rows)} of its {self.size} candidates; "
+                f"override _every_row(limit) in {type(self).__name__}"
+            )
+        return np.asarray(rows[np.lexsort(rows.T[::-1])] if self.dimension else rows)
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        """What :meth:`neighbors` returns for a canonical row of a space with more than one candidate."""
+        del row
+        raise MissingOperator(f"{self!r:.200} offers no neighbors(); use mutate, which makes small random changes")
 
     @final
     def check(self, population: Any, *, name: str = "population") -> Population:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from searchlib.cases import Split
 from searchlib.errors import StudyBusy, StudyDamaged, StudyError, StudyMismatch
 from searchlib.evaluation import Chunk, ChunkScores
+from searchlib.front import Front
 from searchlib.history import History, Told
 from searchlib.holdout import Holdout
 from searchlib.memo import Memo
@@ -360,6 +361,7 @@ class Study:
             algorithm=settings["algorithm"],
             seconds=seconds,
             notes=stored.get("notes", {}),
+            front=Front.from_json(stored["front"], space, settings["direction"]) if "front" in stored else None,
         )
 
     def reference(self, name: str, split: Split) -> NDArray[np.float64] | None:

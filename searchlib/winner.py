@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.algorithms.algorithm import Run
 from searchlib.cases import Split
+from searchlib.duplicates import Known
+from searchlib.front import Choice, Front, choose_row
 from searchlib.history import History
 from searchlib.holdout import Holdout, compare
 from searchlib.objective import Objective
+from searchlib.pareto import nondominated, repeated
+from searchlib.scoretable import ScoreTable, signs
 from searchlib.scoring import Scorer
 from searchlib.space import Population
 
-__all__ = ["best_of", "held_out", "shortlist_values"]
+__all__ = ["Finals", "Winner", "best_of", "shortlist_values"]
 
 logger = logging.getLogger("searchlib")
 
@@ -56,12 +64,95 @@ def shortlist_values(
     return values, secondary
 
 
-def held_out(objective: Objective, scorer: Scorer, row: NDArray[np.generic], seed: int, looks: int) -> Holdout | None:
-    """Open the held-out cases for the winner and every reference; this is the look number ``looks``."""
-    table = scorer.score_finalists(row[None, :], Split.HOLDOUT)
-    if not table.done.all():
-        logger.warning("the winner failed on the held-out cases: %s", table.errors[0])
-        return None
-    named = {name: scorer.score_reference(name) for name in objective.references()}
-    scores = {"best": table.scores[0], **{name: found for name, found in named.items() if found is not None}}
-    return compare(objective, scores, np.random.default_rng([seed, 1]), looks)
+@final
+@dataclass(frozen=True, eq=False)
+class Winner:
+    """How a search ends: the winner's genes, the value that decided, the held-out comparison, the front."""
+
+    row: NDArray[Any] | None
+    value: float
+    holdout: Holdout | None
+    front: Front | None
+
+
+@final
+class Finals:
+    """Lets the recommended candidates compete, and opens the held-out cases for the one that wins.
+
+    Arguments:
+        objective: what is searched.
+        scorer: scores finalists.
+        history: everything told.
+        cases: how many cases each split has.
+        choose: how the winner is picked of a front; None for one objective.
+        shortlist: how many candidates compete on the SELECT cases.
+        seed: of the intervals.
+        on_file: whether looks at the held-out cases are on file.
+    """
+
+    def __init__(
+        self, objective: Objective, scorer: Scorer, history: History, cases: Mapping[Split, int], *,
+        choose: Choice | None, shortlist: int, seed: int, on_file: bool,
+    ) -> None:  # fmt: skip
+        self._objective, self._scorer, self._history, self._cases = objective, scorer, history, cases
+        self._choose, self._shortlist, self._seed, self._on_file = choose, shortlist, seed, on_file
+        self._signs = signs(objective)
+        self._shown: dict[bytes, tuple[Holdout | None, NDArray[np.float64]]] = {}
+
+    def decide(self, run: Run, known: Known) -> Winner:
+        """Pick the winner among what the run recommends."""
+        # Without SELECT cases nobody has to be scored again, so the whole front competes.
+        free = self._choose is not None and not self._cases[Split.SELECT]
+        rows = run.recommend(max(self._shortlist, len(self._history)) if free else self._shortlist)
+        if not len(rows):
+            return Winner(None, math.nan, None, None)
+        for on_select in (True, False) if self._cases[Split.SELECT] else (False,):
+            found = shortlist_values(rows, known.find(rows), self._history, self._scorer, on_select)
+            best = best_of(*found, self._signs)
+            if best is not None:
+                return self._of_front(rows, *found) if self._choose is not None else self._alone(rows, *best)
+            if on_select:
+                logger.warning("no finalist succeeded on the SELECT cases; the winner is the best on the SEARCH cases")
+        return Winner(None, math.nan, None, None)
+
+    def _alone(self, rows: Population, place: int, value: float) -> Winner:
+        return Winner(rows[place], value, self._held_out(rows[place : place + 1])[0], None)
+
+    def _of_front(self, rows: Population, values: NDArray[np.float64], secondary: NDArray[np.float64]) -> Winner:
+        assert self._choose is not None
+        least = values * self._signs
+        places = np.flatnonzero(nondominated(least))
+        places = places[np.lexsort((secondary[places], *least[places].T[::-1]))]
+        places = places[~repeated(values[places])]  # of equal values the best by the secondary score
+        rows, values = rows[places], values[places]
+        objective = self._objective
+        direction: Any = tuple(objective.direction)
+        chosen = choose_row(values, direction, self._choose)
+        order = np.concatenate([[chosen], np.delete(np.arange(len(rows)), chosen)])
+        holdout, held = self._held_out(rows[order])
+        if held is not None:
+            held = held[np.argsort(order)]
+        names, make = objective.value_names, objective.artifact
+        front = Front(objective.space, rows, values, direction, chosen, held, names, make)
+        return Winner(rows[chosen], float(values[chosen, 0]), holdout, front)
+
+    def _held_out(self, rows: Population) -> tuple[Holdout | None, NDArray[np.float64] | None]:
+        """The first row against every reference on the held-out cases, and the values of all rows there."""
+        if not self._cases[Split.HOLDOUT]:
+            return None, None
+        key = rows.tobytes()
+        if key not in self._shown:
+            first = {shown[: rows[0].nbytes] for shown in self._shown} - {rows[0].tobytes()}
+            before = self._scorer.looks(except_row=rows[0]) if self._on_file else 0
+            table = self._scorer.score_finalists(rows, Split.HOLDOUT)
+            self._shown[key] = (self._compared(table, 1 + max(before, len(first))), table.values)
+        return self._shown[key]
+
+    def _compared(self, table: ScoreTable, looks: int) -> Holdout | None:
+        """The winner and every reference on the held-out cases; this is the look number ``looks``."""
+        if not table.done[0]:
+            logger.warning("the winner failed on the held-out cases: %s", table.errors[0])
+            return None
+        named = {name: self._scorer.score_reference(name) for name in self._objective.references()}
+        scores = {"best": table.scores[0], **{name: found for name, found in named.items() if found is not None}}
+        return compare(self._objective, scores, np.random.default_rng([self._seed, 1]), looks)

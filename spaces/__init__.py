@@ -13,6 +13,9 @@ space                            one candidate                                va
 :class:`Permutation`             an order of n items                          tuple of items
 :class:`Product`                 several of these at once, by name            dict
 :class:`Grouped`                 the same choice once per layer or block      tuple of the part's values
+:class:`Multiset`                the same choice in slots without an order    tuple of the part's values
+:class:`OneOf`                   one of several spaces, a candidate of it     name and value
+:class:`Monotone`                an ascending or descending schedule          tuple of numbers
 :class:`EvalSubsets`             benchmark items, with repetitions            tuple of items
 :class:`ExemplarSets`            which exemplars a prompt shows               tuple of exemplar ids
 :class:`ExpertSubsets`           which experts each group of layers keeps     tuple of tuples of indices
@@ -36,9 +39,13 @@ from searchlib.spaces.categorical import Categorical
 from searchlib.spaces.checkpoint_coefficients import CheckpointCoefficients
 from searchlib.spaces.eval_subsets import EvalSubsets
 from searchlib.spaces.exemplar_sets import ExemplarSets
-from searchlib.spaces.experts import ExpertMatrices, ExpertMerges, ExpertSubsets
+from searchlib.spaces.expert_merges import ExpertMatrices, ExpertMerges
+from searchlib.spaces.experts import ExpertSubsets
 from searchlib.spaces.grouped import Grouped
 from searchlib.spaces.integer import Integer
+from searchlib.spaces.monotone import Monotone
+from searchlib.spaces.multiset import Multiset
+from searchlib.spaces.one_of import OneOf
 from searchlib.spaces.permutation import Permutation
 from searchlib.spaces.product import Product
 from searchlib.spaces.real import Real
@@ -64,6 +71,9 @@ __all__ = [
     "ExpertSubsets",
     "Grouped",
     "Integer",
+    "Monotone",
+    "Multiset",
+    "OneOf",
     "Permutation",
     "Product",
     "Real",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from searchlib.allocation_space import AllocationSpace
 from searchlib.errors import InvalidCandidate, InvalidSettings
 from searchlib.space import Population
-from searchlib.spaces import allocation_count, chance
+from searchlib.spaces import allocation_count, allocation_moves, chance
 from searchlib.spaces.allocation_arguments import checked_fields
 from searchlib.spaces.allocation_ledger import Ledger
 
@@ -24,6 +24,8 @@ __all__ = ["Allocation"]
 _TRIES = 3
 #: Share of samples and mutants that are filled up to the budgets.
 _FILLED = 0.75
+#: Partial candidates held at most while the space is enumerated, per candidate that may come out.
+_PARTIAL = 8
 #: Latent coordinates are cut off here, so that differences of them are finite.
 _FAR = 1e150
 
@@ -54,6 +56,8 @@ class Allocation(AllocationSpace):
 
     ``size`` is exact where candidates or sums of costs are few; otherwise it is an upper bound (the smallest of those
     that each budget alone implies, on a grid of costs).
+
+    A neighbor has one part switched, or two of which one could not switch alone: an exchange (``allocation_moves``).
 
     Arguments:
         parts: distinct names.
@@ -342,6 +346,17 @@ class Allocation(AllocationSpace):
 
     def decode(self, row: NDArray[Any]) -> tuple[Any, ...]:
         return tuple(self.options[gene] for gene in row.astype(np.int64).tolist())
+
+    def _every_row(self, limit: int) -> Population:
+        rows = self._listed
+        if rows is None:
+            rows = allocation_count.enumerated(self._ledger, limit, _PARTIAL * limit)
+        if rows is None:
+            raise InvalidSettings(f"{self!r:.200} has budgets in conflict: too many of its candidates begin alike")
+        return np.array(rows)
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        return allocation_moves.moves(self._ledger, row)
 
     def features(self, population: Population) -> NDArray[np.float64]:
         """One indicator per part and option, and the costs, each as part of the span from all cheap to all dear."""

@@ -112,8 +112,8 @@ def _padded(matrix: Any, columns: int) -> Any:
     return sparse.hstack([matrix, sparse.csr_matrix((matrix.shape[0], columns))]) if columns else matrix
 
 
-def enumerated(ledger: Ledger) -> Population | None:
-    """All candidates in lexical order, where there are few; None where there may be many."""
+def enumerated(ledger: Ledger, most: int = LISTED, partial: int = _PARTIAL) -> Population | None:
+    """All candidates in lexical order, where they are at most ``most``; None where there may be more."""
     cheapest = np.where(ledger.allowed, ledger.units, np.inf).min(axis=2)
     rest = cheapest.sum(axis=1, keepdims=True) - cheapest.cumsum(axis=1)  # of the parts after each
     rows = np.zeros((1, ledger.parts), np.int16)
@@ -131,7 +131,7 @@ def enumerated(ledger: Ledger) -> Population | None:
             new = ~used[source, group, option]
             keep &= used[source, group].sum(axis=1) + new <= (ledger.max_distinct or 0)
         source, option = source[keep], option[keep]
-        if len(source) > _PARTIAL or (part == ledger.parts - 1 and len(source) > LISTED):
+        if len(source) > partial or (part == ledger.parts - 1 and len(source) > most):
             return None
         rows, spent = rows[source], cost[keep]
         rows[:, part] = option

@@ -102,6 +102,14 @@ class AllocationView(AllocationSpace):
         return self.allocation.contains(population)
 
     @final
+    def _every_row(self, limit: int) -> Population:
+        return self.allocation.enumerate(limit)
+
+    @final
+    def _near(self, row: NDArray[Any]) -> Population:
+        return self.allocation.neighbors(row)
+
+    @final
     def features(self, population: Population) -> NDArray[np.float64]:
         return self.allocation.features(population)
 

@@ -13,6 +13,7 @@ from searchlib.space import Population, Space
 from searchlib.spaces import chance
 from searchlib.spaces.arguments import whole
 from searchlib.spaces.codec import stack
+from searchlib.spaces.listing import digits
 
 __all__ = ["Binary"]
 
@@ -24,6 +25,8 @@ class Binary(Space):
 
     Mutation flips each bit with probability 1/n, at least one. Crossover takes each bit from either parent. The
     relaxation holds one real per bit, on where it is positive. Use :class:`Subset` where exactly k must be on.
+
+    A neighbor has one bit flipped.
 
     Arguments:
         n: number of bits, at least 1.
@@ -79,6 +82,15 @@ class Binary(Space):
 
     def decode(self, row: NDArray[Any]) -> tuple[int, ...]:
         return tuple(row.astype(np.int64).tolist())
+
+    def _every_row(self, limit: int) -> Population:
+        del limit
+        return digits((2,) * self.n).astype(np.bool_)
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        rows, bit = np.repeat(row[None], self.n, axis=0), np.arange(self.n)
+        rows[bit, bit] ^= True
+        return rows
 
     def features(self, population: Population) -> NDArray[np.float64]:
         return population.astype(np.float64)

@@ -15,6 +15,7 @@ from searchlib.space import Population, Space
 from searchlib.spaces import chance
 from searchlib.spaces.arguments import whole
 from searchlib.spaces.codec import stack
+from searchlib.spaces.listing import digits, one_changed
 
 __all__ = ["Categorical"]
 
@@ -27,6 +28,8 @@ class Categorical(Space):
     Mutation changes each gene with probability 1/length, at least one, to another option. Crossover takes each
     gene from either parent. The relaxation holds one score per gene and option; the largest wins. Use
     :class:`Integer` where neighboring options are alike.
+
+    A neighbor has one gene with another option.
 
     Arguments:
         choices: distinct JSON scalars (str, int, finite float, bool, None), at least 1.
@@ -94,6 +97,14 @@ class Categorical(Space):
     def decode(self, row: NDArray[Any]) -> Any:
         value = tuple(self.choices[gene] for gene in row.astype(np.int64).tolist())
         return value[0] if self.length == 1 else value
+
+    def _every_row(self, limit: int) -> Population:
+        del limit
+        return digits((len(self.choices),) * self.length).astype(self.dtype)
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        options = np.broadcast_to(np.arange(len(self.choices)), (self.length, len(self.choices)))
+        return one_changed(row, options, options != row[:, None])
 
     def features(self, population: Population) -> NDArray[np.float64]:
         """One indicator per gene and option, shape ``(n, length * options)``."""

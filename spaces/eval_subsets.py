@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from searchlib.space import ItemSpace, Population
-from searchlib.spaces import chance
+from searchlib.spaces import chance, multisets
 from searchlib.spaces.arguments import whole
 from searchlib.spaces.codec import stack
 
@@ -28,6 +27,8 @@ class EvalSubsets(ItemSpace):
     each item anew with probability 1/keep, at least one; crossover takes every rank of the sorted items from either
     parent; the relaxation holds one normal score per place. Use :class:`Subset` to keep distinct items: of the same
     size they hold more information, and they can be handed to a benchmark as they are.
+
+    A neighbor has one item replaced by another.
 
     Arguments:
         items: number of items of the benchmark, at least 1.
@@ -65,7 +66,7 @@ class EvalSubsets(ItemSpace):
 
     @property
     def size(self) -> float:
-        return math.comb(self.items + self.keep - 1, self.keep)
+        return multisets.count(self.items, self.keep)
 
     def sample(self, rng: np.random.Generator, n: int) -> Population:
         return np.sort(rng.integers(self.items, size=(n, self.keep), dtype=np.int32), axis=1)
@@ -107,6 +108,17 @@ class EvalSubsets(ItemSpace):
 
     def decode(self, row: NDArray[Any]) -> tuple[int, ...]:
         return tuple(np.sort(row).tolist())
+
+    def _every_row(self, limit: int) -> Population:
+        del limit
+        return multisets.every(self.items, self.keep).astype(np.int32)
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        places = np.unique(row, return_index=True)[1]
+        slots, items = np.repeat(places, self.items), np.tile(np.arange(self.items, dtype=np.int32), len(places))
+        rows = np.repeat(row[None], len(slots), axis=0)
+        rows[np.arange(len(rows)), slots] = items
+        return np.sort(rows[items != row[slots]], axis=1)
 
     def features(self, population: Population) -> NDArray[np.float64]:
         return self._counts(population)

@@ -35,6 +35,8 @@ class ExemplarSets(Space):
 
     ``size`` counts the sets of any ids below ``capacity``; how many of them can be reached depends on the operator.
 
+    A neighbor has one exemplar replaced by another one of the pool: nothing leads to exemplars that are not written.
+
     Arguments:
         pool: exemplars known before the search.
         k: exemplars per set, at least 1.
@@ -131,6 +133,13 @@ class ExemplarSets(Space):
 
     def decode(self, row: NDArray[Any]) -> tuple[int, ...]:
         return tuple(np.sort(row).tolist())
+
+    def _every_row(self, limit: int) -> Population:
+        del limit
+        return k_of_n.every(self.capacity, self.k).astype(np.int32)
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        return k_of_n.swapped(row, self.pool)
 
     def features(self, population: Population) -> NDArray[np.float64]:
         """Which exemplars of the pool are shown, and how many others; shape ``(n, pool + 1)``."""

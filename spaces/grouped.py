@@ -14,6 +14,7 @@ from searchlib.space import Population, Space
 from searchlib.spaces import chance
 from searchlib.spaces.arguments import whole
 from searchlib.spaces.codec import stack
+from searchlib.spaces.listing import side_by_side, spliced
 
 __all__ = ["Grouped"]
 
@@ -32,6 +33,8 @@ class Grouped(Space):
     Any space can be grouped, also a product or another grouped space. What is searched in stages or narrowed to a pool
     of items as a part is searched at once as a group: use :class:`ExpertMerges` itself for its two stages. Use
     :class:`Product` where the groups differ.
+
+    A neighbor has one group moved to a neighbor of the part.
 
     Arguments:
         part: the space of one group.
@@ -117,6 +120,13 @@ class Grouped(Space):
 
     def decode(self, row: NDArray[Any]) -> tuple[Any, ...]:
         return tuple(self.part.decode(group) for group in self._by_group(row[None]))
+
+    def _every_row(self, limit: int) -> Population:
+        return np.concatenate(side_by_side([self.part.enumerate(limit)] * self.groups), axis=1)
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        moves = [self.part.neighbors(group) for group in self._by_group(row[None])]
+        return np.concatenate([spliced(row, i * self.part.dimension, near) for i, near in enumerate(moves)])
 
     def features(self, population: Population) -> NDArray[np.float64]:
         return self._by_candidate(self.part.features(self._by_group(population)))

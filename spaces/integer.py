@@ -15,6 +15,7 @@ from searchlib.spaces import chance
 from searchlib.spaces.arguments import flag, fraction, whole
 from searchlib.spaces.codec import stack
 from searchlib.spaces.interval import Interval
+from searchlib.spaces.listing import digits, one_changed
 
 __all__ = ["Integer"]
 
@@ -30,6 +31,8 @@ class Integer(Space):
     Mutation moves each gene with probability 1/length, at least one, by a two-sided geometric step, at least 1,
     reflected at the bounds. Crossover takes each gene from either parent. In the relaxation 0 is the middle and
     one unit a quarter of the range, clipped at the bounds. Use :class:`Categorical` for options without an order.
+
+    A neighbor has one number one less or one more.
 
     Arguments:
         low, high: inclusive bounds within ±2**40.
@@ -118,6 +121,14 @@ class Integer(Space):
     def decode(self, row: NDArray[Any]) -> int | tuple[int, ...]:
         value = tuple(row.astype(np.int64).tolist())
         return value[0] if self.length == 1 else value
+
+    def _every_row(self, limit: int) -> Population:
+        del limit
+        return np.asarray(self.low + digits((self.high - self.low + 1,) * self.length))
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        beside = row[:, None] + np.array([-1, 1])
+        return one_changed(row, beside, (beside >= self.low) & (beside <= self.high))
 
     def features(self, population: Population) -> NDArray[np.float64]:
         """The latent coordinates: where each number lies on its scale, within ±2."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from searchlib.spaces import chance
 
-__all__ = ["contains", "draw", "mask", "mix", "nearest", "replace", "shared", "top"]
+__all__ = ["contains", "draw", "every", "mask", "mix", "nearest", "replace", "shared", "swapped", "top"]
 
 Rows = NDArray[Any]
 
@@ -41,6 +41,25 @@ def draw(rng: np.random.Generator, rows: int, n: int, k: int) -> Rows:
         part[:, 1:][twins] = rng.integers(n, size=np.count_nonzero(twins))
         drawn[open_rows] = np.sort(part, axis=1)
     return drawn
+
+
+def every(n: int, k: int) -> Rows:
+    """All k-subsets of n, in lexical order."""
+    rows = np.empty((1, 0), np.int64)
+    for slot in range(k):
+        first = rows[:, -1] + 1 if slot else np.zeros(1, np.int64)
+        count = n - k + slot + 1 - first
+        step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        rows = np.column_stack([np.repeat(rows, count, axis=0), np.repeat(first, count) + step])
+    return rows
+
+
+def swapped(row: NDArray[Any], n: int) -> Rows:
+    """A sorted row, shape ``(k,)``, with one index replaced by one below ``n`` that it does not hold, in all ways."""
+    outside = np.delete(np.arange(n, dtype=row.dtype), row[row < n])
+    rows = np.repeat(row[None], len(row) * len(outside), axis=0)
+    rows[np.arange(len(rows)), np.repeat(np.arange(len(row)), len(outside))] = np.tile(outside, len(row))
+    return np.sort(rows, axis=1)
 
 
 def replace(rng: np.random.Generator, rows: Rows, slots: NDArray[np.bool_], n: int) -> Rows:

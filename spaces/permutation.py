@@ -14,6 +14,7 @@ from searchlib.space import Population, Space
 from searchlib.spaces import chance
 from searchlib.spaces.arguments import whole
 from searchlib.spaces.codec import stack
+from searchlib.spaces.listing import digits
 
 __all__ = ["Permutation"]
 
@@ -26,6 +27,8 @@ class Permutation(Space):
     Mutation swaps two items, moves one elsewhere, or reverses a stretch, each as likely. In crossover every item
     takes its place in either parent as a random key, ties broken at random (Bean 1994). The relaxation holds one
     key per item; items are sorted by it. Any row of numbers is repaired to the order of its ranks.
+
+    A neighbor has two items swapped.
 
     Arguments:
         n: number of items, at least 1.
@@ -86,6 +89,20 @@ class Permutation(Space):
 
     def decode(self, row: NDArray[Any]) -> tuple[int, ...]:
         return tuple(row.astype(np.int64).tolist())
+
+    def _every_row(self, limit: int) -> Population:
+        del limit
+        # Digits of the factorial number system: how many of the items that are left come before the one chosen.
+        rows = digits(range(self.n, 0, -1)).astype(np.int32)
+        for place in range(self.n - 2, -1, -1):
+            rows[:, place + 1 :] += rows[:, place + 1 :] >= rows[:, place : place + 1]
+        return rows
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        left, right = np.triu_indices(self.n, 1)
+        rows, each = np.repeat(row[None], len(left), axis=0), np.arange(len(left))
+        rows[each, left], rows[each, right] = row[right], row[left]
+        return rows
 
     def features(self, population: Population) -> NDArray[np.float64]:
         """The place of every item, from -2 for the first to 2 for the last."""

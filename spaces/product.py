@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,12 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.errors import InvalidCandidate, InvalidSettings
+from searchlib.errors import InvalidCandidate
 from searchlib.space import Population, Space
 from searchlib.spaces import chance
 from searchlib.spaces.codec import stack
+from searchlib.spaces.listing import side_by_side, spliced
+from searchlib.spaces.named import Named, array_type, named_spaces, shown
 
 __all__ = ["Product"]
 
@@ -27,6 +28,8 @@ class Product(Space):
     The parts' columns lie side by side in one array, float64 where any part holds floats and int64 otherwise.
     Mutation mutates each part with probability 1/parts, at least one of those that can change. Crossover, repair,
     features and relaxation are those of the parts; the distance is their sum.
+
+    A neighbor has one part moved to a neighbor of its own; where a part has none, as real numbers, neither has this.
 
     Arguments:
         parts: a mapping, or pairs of name and space, for names that are no Python identifiers.
@@ -42,25 +45,16 @@ class Product(Space):
         (184, [[0, 1, 20]])
     """
 
-    parts: tuple[tuple[str, Space], ...]
+    parts: Named
 
     def __init__(
         self, /, parts: Mapping[str, Space] | Iterable[tuple[str, Space]] | Space = (), **named: Space
     ) -> None:
-        pairs = _pairs(parts) + tuple(named.items())
+        pairs = named_spaces("parts", parts, named, "Product(mask=Binary(8))")
         object.__setattr__(self, "parts", pairs)
-        if not pairs:
-            raise InvalidSettings("a product needs at least one part, such as Product(mask=Binary(8)), but got ()")
-        for name, space in pairs:
-            if not isinstance(name, str) or not isinstance(space, Space):
-                raise InvalidSettings(f"every part must be a name and a space, but one is {name!r}: {space!r}")
-        if len(dict(pairs)) < len(pairs):
-            raise InvalidSettings(f"names must be distinct, but got {[name for name, _ in pairs]}")
 
     def __repr__(self) -> str:
-        if all(name.isidentifier() and not keyword.iskeyword(name) for name, _ in self.parts):
-            return f"Product({', '.join(f'{name}={space!r}' for name, space in self.parts)})"
-        return f"Product({dict(self.parts)!r})"
+        return f"Product({shown(self.parts)})"
 
     @property
     def dimension(self) -> int:
@@ -68,7 +62,7 @@ class Product(Space):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.float64 if any(space.dtype.kind == "f" for _, space in self.parts) else np.int64)
+        return array_type(self._spaces)
 
     @property
     def size(self) -> float:
@@ -130,6 +124,14 @@ class Product(Space):
         columns = self._typed(row[None])
         return {name: space.decode(part[0]) for (name, space), part in zip(self.parts, columns, strict=True)}
 
+    def _every_row(self, limit: int) -> Population:
+        return self._join(side_by_side([space.enumerate(limit) for space in self._spaces]))
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        starts = np.cumsum([0, *(space.dimension for space in self._spaces)])
+        moves = [space.neighbors(part[0]) for space, part in self._split(row[None])]
+        return np.concatenate([spliced(row, start, near) for start, near in zip(starts, moves, strict=False)])
+
     def features(self, population: Population) -> NDArray[np.float64]:
         columns = zip(self._spaces, self._typed(population), strict=True)
         return np.concatenate([space.features(part) for space, part in columns], axis=1)
@@ -150,12 +152,3 @@ class Product(Space):
     def to_latent(self, population: Population) -> NDArray[np.float64]:
         columns = zip(self._spaces, self._typed(population), strict=True)
         return np.concatenate([space.to_latent(part) for space, part in columns], axis=1)
-
-
-def _pairs(parts: Any) -> tuple[tuple[str, Space], ...]:
-    if isinstance(parts, Space):  # Product(parts=Binary(3)) names a part "parts"
-        return (("parts", parts),)
-    try:
-        return tuple((name, space) for name, space in (parts.items() if isinstance(parts, Mapping) else parts))
-    except (TypeError, ValueError):
-        raise InvalidSettings(f"parts must be pairs of a name and a space, but got {parts!r}") from None

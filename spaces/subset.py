@@ -29,6 +29,8 @@ class Subset(ItemSpace):
     probability 1/k, at least one (1.6 swaps on average). Crossover keeps what both parents keep and fills up with
     a random half of what only one of them keeps. The relaxation holds one score per item; the k largest are kept.
 
+    A neighbor has one kept item swapped for one that was not.
+
     Arguments:
         n: number of items, at least 1.
         k: how many are kept, from 0 to n.
@@ -100,6 +102,13 @@ class Subset(ItemSpace):
 
     def decode(self, row: NDArray[Any]) -> tuple[int, ...]:
         return tuple(np.sort(row).tolist())
+
+    def _every_row(self, limit: int) -> Population:
+        del limit
+        return k_of_n.every(self.n, self.k).astype(np.int32)
+
+    def _near(self, row: NDArray[Any]) -> Population:
+        return k_of_n.swapped(row, self.n)
 
     def features(self, population: Population) -> NDArray[np.float64]:
         return k_of_n.mask(population, self.n).astype(np.float64)

@@ -760,7 +760,10 @@ def test_a_start_that_was_refused_leaves_the_file_free(tmp_path):
     from searchlib.errors import MissingOperator
 
     with pytest.raises(MissingOperator):
-        search(lambda x: (x, x), space=Real(0, 1), budget=5, direction=("minimize",) * 2, study=tmp_path / "s.db")
+        search(
+            lambda x: (x, x), Evolution(), space=Real(0, 1), budget=5, direction=("minimize",) * 2,
+            study=tmp_path / "s.db",
+        )  # fmt: skip
     assert search(lambda x: x, space=Real(0, 1), budget=5, study=tmp_path / "s.db").history.evaluations == 5
 
 

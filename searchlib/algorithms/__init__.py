@@ -9,14 +9,19 @@ if TYPE_CHECKING:
     from searchlib.algorithms.archive import Archive, Pool
     from searchlib.algorithms.beam import Beam
     from searchlib.algorithms.cma_es import CMAES
+    from searchlib.algorithms.estimation_of_distribution import EstimationOfDistribution
     from searchlib.algorithms.evolution import Evolution
     from searchlib.algorithms.exact_allocation import ExactAllocation
     from searchlib.algorithms.gauss_newton import GaussNewton
     from searchlib.algorithms.gaussian_process import GaussianProcess
+    from searchlib.algorithms.local_search import LocalSearch
     from searchlib.algorithms.nevergrad import Nevergrad
+    from searchlib.algorithms.nsga2 import NSGA2
+    from searchlib.algorithms.nsga3 import NSGA3
     from searchlib.algorithms.one_at_a_time import OneAtATime
     from searchlib.algorithms.predictor import FittedPredictor, Predictor
     from searchlib.algorithms.predictor_guided import PredictorGuided
+    from searchlib.algorithms.quasi_random import QuasiRandom
     from searchlib.algorithms.random_search import RandomSearch
     from searchlib.algorithms.ranking import HingeRanker
     from searchlib.algorithms.scikit_predictor import ScikitPredictor
@@ -25,10 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CMAES",
+    "NSGA2",
+    "NSGA3",
     "Algorithm",
     "Archive",
     "Batch",
     "Beam",
+    "EstimationOfDistribution",
     "Evidence",
     "Evolution",
     "ExactAllocation",
@@ -36,12 +44,14 @@ __all__ = [
     "GaussNewton",
     "GaussianProcess",
     "HingeRanker",
+    "LocalSearch",
     "Nevergrad",
     "OneAtATime",
     "Pool",
     "Predictor",
     "PredictorGuided",
     "Problem",
+    "QuasiRandom",
     "RandomSearch",
     "Run",
     "ScikitPredictor",
@@ -56,17 +66,22 @@ _HOMES = {
     "Archive": "archive",
     "Beam": "beam",
     "CMAES": "cma_es",
+    "EstimationOfDistribution": "estimation_of_distribution",
     "Evolution": "evolution",
     "ExactAllocation": "exact_allocation",
     "FittedPredictor": "predictor",
     "GaussNewton": "gauss_newton",
     "GaussianProcess": "gaussian_process",
     "HingeRanker": "ranking",
+    "LocalSearch": "local_search",
+    "NSGA2": "nsga2",
+    "NSGA3": "nsga3",
     "Nevergrad": "nevergrad",
     "OneAtATime": "one_at_a_time",
     "Pool": "archive",
     "Predictor": "predictor",
     "PredictorGuided": "predictor_guided",
+    "QuasiRandom": "quasi_random",
     "RandomSearch": "random_search",
     "ScikitPredictor": "scikit_predictor",
     "ShrinkingPool": "shrinking_pool",

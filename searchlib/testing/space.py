@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.errors import InvalidCandidate
+from searchlib.errors import InvalidCandidate, InvalidSettings, MissingOperator
 from searchlib.space import Population, Space, StagedSpace, row_keys, space_from_json
 from searchlib.testing.expectation import expect
 
@@ -27,15 +27,23 @@ __all__ = ["check_space"]
 
 #: Spaces up to this size are sampled until every candidate must have come up.
 SMALL = 64
+#: Spaces up to this size are enumerated.
+LISTED = 4096
+#: Neighborhoods of more genes than this are looked at once.
+HEAVY = 10**6
+#: So many neighbors are looked at, spread over all of them.
+SEEN = 500
 
 
-def check_space(space: Space, *, seed: int = 0, n: int = 64) -> None:
+def check_space(space: Space, *, seed: int = 0, n: int = 64, symmetric: bool = True) -> None:
     """Hold a space to the contract of :class:`searchlib.space.Space`.
 
     Arguments:
         space: the space; its class must be importable where this is called from.
         seed: of all randomness.
         n: candidates per population, at least 2.
+        symmetric: whether neighbors, where there are any, are neighbors both ways. False for a space such as
+            :class:`searchlib.spaces.OneOf`, from whose other options no single move leads back.
 
     Raises:
         AssertionError: the contract is broken; the message says where.
@@ -58,6 +66,8 @@ def check_space(space: Space, *, seed: int = 0, n: int = 64) -> None:
     _check_features(space, rows)
     _check_distance(space, rows, seed)
     _check_latent(space, rows, seed)
+    _check_enumeration(space)
+    _check_neighbors(space, rows, symmetric)
     if isinstance(space, StagedSpace):
         _check_stages(space, rows, seed)
 
@@ -234,6 +244,69 @@ def _check_latent(space: Space, rows: Population, seed: int) -> None:
         inside = space.contains(space.from_latent(_frozen(numbers.astype(np.float64))))
         expect(inside.all(), f"from_latent of {space!r} must map {kind} into the space")
     expect(space.contains(space.from_latent(np.zeros((1, shape[1])))).all(), f"latent zero is outside of {space!r}")
+
+
+def _check_listed(space: Space, rows: Population, what: str) -> None:
+    shaped = rows.ndim == 2 and rows.shape[1] == space.dimension and rows.dtype == space.dtype
+    expect(shaped, f"{what} must be {space.dtype} rows of {space.dimension} genes, but are {rows.dtype} {rows.shape}")
+    outside = rows[~space.contains(rows)]
+    expect(not len(outside), f"{what} must lie in it, but one does not: {outside[:1].tolist()}")
+    expect(np.array_equal(space.canonical(rows), rows), f"{what} must be canonical")
+    expect(len(set(row_keys(rows))) == len(rows), f"{what} must be distinct")
+
+
+def _check_enumeration(space: Space) -> None:
+    size, limit = space.size, LISTED
+    if size <= LISTED:
+        try:
+            every = space.enumerate()
+        except MissingOperator as error:
+            raise AssertionError(str(error)) from error
+        _check_listed(space, every, f"the rows of enumerate() of {space!r}")
+        found = len(every)
+        expect(found == size, f"enumerate() of {space!r} of size {size} must list all of it, but lists {found} rows")
+        expect(np.array_equal(space.enumerate(), every), f"enumerate() of {space!r} must always have the same order")
+        limit = int(size) - 1
+    wrong = MissingOperator if size == math.inf else InvalidSettings
+    try:
+        space.enumerate(limit)
+        refused = False
+    except wrong:
+        refused = True
+    expect(refused, f"enumerate({limit}) of {space!r} must raise {wrong.__name__}, for there are more candidates")
+
+
+def _check_neighbors(space: Space, rows: Population, symmetric: bool) -> None:
+    own = space.canonical(rows[:1])
+    try:
+        near = space.neighbors(rows[0])
+    except MissingOperator:
+        return  # none offered
+    some = near[:: max(1, len(near) // SEEN)]
+    _check_listed(space, some, f"neighbors of {space!r}")
+    expect(not _same(space, some, np.repeat(own, len(some), axis=0)).any(), f"no row of {space!r} is its own neighbor")
+    if near.size > HEAVY:
+        return
+    again = space.neighbors(own[0])
+    expect(np.array_equal(again, near), f"neighbors of {space!r} must depend on nothing but the candidate")
+    if symmetric:
+        back = [set(row_keys(space.neighbors(row))) for row in some[:: max(1, len(some) // 4)]]
+        expect(all(row_keys(own)[0] in keys for keys in back), f"neighbors of {space!r} must be neighbors both ways")
+    if space.size <= SMALL:
+        reached = _reached(space, own)
+        expect(reached == space.size, f"moves to neighbors in {space!r} reach {reached} of {space.size} candidates")
+
+
+def _reached(space: Space, start: Population) -> int:
+    """How many candidates moves to neighbors reach."""
+    known, front = set(row_keys(start)), list(start)
+    while front:
+        near = space.neighbors(front.pop())
+        for row, key in zip(near, row_keys(near), strict=True):
+            if key not in known:
+                known.add(key)
+                front.append(row)
+    return len(known)
 
 
 def _check_stages(space: StagedSpace, rows: Population, seed: int) -> None:
