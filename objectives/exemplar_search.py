@@ -97,6 +97,7 @@ class ExemplarSearch(Objective):
     space: ExemplarSets
     direction = "maximize"
     chunk_rows = 1
+    shareable = False  # new exemplars are numbered in the order of their making
     chunk_cases = 256
 
     def __init__(

@@ -13,12 +13,14 @@ from searchlib.algorithms import Algorithm, Batch, Evidence, Problem, Run, Statu
 from searchlib.allocation_space import AllocationSpace
 from searchlib.budget import Budget
 from searchlib.cases import Cases, Split
+from searchlib.evaluation_cache import EvaluationCache
 from searchlib.front import Front, FrontPoint
 from searchlib.history import History
 from searchlib.holdout import Comparison, Holdout
 from searchlib.lazy import lazy_names
 from searchlib.loop import Search, search
 from searchlib.objective import Direction, FunctionObjective, Objective, Scores
+from searchlib.raced_rows import CaseRacing
 from searchlib.result import Outcome, Record, Result
 from searchlib.space import Candidates, ItemSpace, Population, Space, StagedSpace
 from searchlib.study import Study
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         CMAES,
         NSGA2,
         NSGA3,
+        Auto,
         Beam,
         EstimationOfDistribution,
         Evolution,
@@ -39,9 +42,12 @@ if TYPE_CHECKING:
         LocalSearch,
         Nevergrad,
         OneAtATime,
+        OnePlusOneES,
         Pool,
+        Portfolio,
         Predictor,
         PredictorGuided,
+        ProbedAllocation,
         QuasiRandom,
         RandomSearch,
         ScikitPredictor,
@@ -60,14 +66,17 @@ __all__ = [
     "AdditiveProfile",
     "Algorithm",
     "AllocationSpace",
+    "Auto",
     "Batch",
     "Beam",
     "Budget",
     "Candidates",
+    "CaseRacing",
     "Cases",
     "Comparison",
     "Direction",
     "EstimationOfDistribution",
+    "EvaluationCache",
     "Evidence",
     "Evolution",
     "ExactAllocation",
@@ -84,11 +93,14 @@ __all__ = [
     "Nevergrad",
     "Objective",
     "OneAtATime",
+    "OnePlusOneES",
     "Outcome",
     "Pool",
     "Population",
+    "Portfolio",
     "Predictor",
     "PredictorGuided",
+    "ProbedAllocation",
     "Problem",
     "QuasiRandom",
     "RandomSearch",

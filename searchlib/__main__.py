@@ -34,6 +34,7 @@ from searchlib.study import Study
 
 #: The settings that a study writes as ``repr``; read back with these names and nothing else.
 _CONSTRUCTORS: dict[str, Any] = {
+    "Auto": algorithms.Auto,
     "Beam": algorithms.Beam,
     "Budget": Budget,
     "CMAES": algorithms.CMAES,
@@ -49,6 +50,9 @@ _CONSTRUCTORS: dict[str, Any] = {
     "NSGA2": algorithms.NSGA2,
     "NSGA3": algorithms.NSGA3,
     "OneAtATime": algorithms.OneAtATime,
+    "OnePlusOneES": algorithms.OnePlusOneES,
+    "Portfolio": algorithms.Portfolio,
+    "ProbedAllocation": algorithms.ProbedAllocation,
     "PredictorGuided": algorithms.PredictorGuided,
     "QuasiRandom": algorithms.QuasiRandom,
     "RandomSearch": algorithms.RandomSearch,

@@ -11,11 +11,12 @@ from searchlib.budget import Budget
 from searchlib.cases import Cases, Split
 from searchlib.objective import Objective
 
-__all__ = ["FIXED", "describe"]
+__all__ = ["FIXED", "describe", "identity"]
 
 #: Settings that decide the history; a study refuses to resume when one of them differs.
 FIXED = (
-    "space", "direction", "objective", "cases", "algorithm", "seed", "batch_size", "chunk", "threads", "given_seeds"
+    "space", "direction", "objective", "cases", "algorithm", "seed", "batch_size", "chunk", "threads", "given_seeds",
+    "racing",
 )  # fmt: skip
 
 
@@ -25,18 +26,25 @@ def describe(
     """A search as JSON values; ``numbers`` are settings that are JSON values already."""
     direction = objective.direction
     return {
-        "space": objective.space.to_json(),
-        "dtype": objective.space.dtype.str,
+        **identity(objective),
         "dimension": objective.space.dimension,
         "direction": direction if isinstance(direction, str) else list(direction),
-        "objective": dict(objective.fingerprint()),
         "cases": {split.value: [len(part), part.digest] for split, part in cases.items()},
         "algorithm": repr(algorithm),
-        "chunk": [objective.chunk_rows, objective.chunk_cases],
         "budget": repr(budget),
         "planned": budget.evaluations,
         "versions": _versions(),
         **numbers,
+    }
+
+
+def identity(objective: Objective) -> dict[str, Any]:
+    """What decides a score beside the genes, the case and the number of threads, as JSON values."""
+    return {
+        "space": objective.space.to_json(),
+        "dtype": objective.space.dtype.str,
+        "objective": dict(objective.fingerprint()),
+        "chunk": [objective.chunk_rows, objective.chunk_cases],
     }
 
 

@@ -53,16 +53,18 @@ def told(
         history: everything told before.
     """
     fresh = source < 0
-    columns = (table.values, table.secondary, table.standard_error, table.status)
+    columns = (table.values, table.secondary, table.standard_error, table.status, table.stopped)
     if fresh.all():
-        return Told(ids, population, *columns, fresh, tuple(table.errors))
+        return Told(ids, population, *columns[:4], fresh, tuple(table.errors), table.stopped, table.cached)
     behind = len(history)
     # A new row lies behind the history; a duplicate points into the history or at an earlier new row.
     place = np.cumsum(fresh) - 1 + behind
     place = np.where(fresh, place, np.where(source < behind, source, place[np.maximum(source - behind, 0)]))
-    past = (history.values, history.secondary, history.standard_error, history.status)
+    past = (history.values, history.secondary, history.standard_error, history.status, history.stopped)
     pairs: Any = zip(past, columns, strict=True)
-    values, secondary, error, status = (np.concatenate(pair)[place] for pair in pairs)
+    values, secondary, error, status, stopped = (np.concatenate(pair)[place] for pair in pairs)
     texts = iter(table.errors)
     errors = tuple(next(texts) if new else "" for new in fresh)
-    return Told(ids, population, values, secondary, error, status, fresh, errors)
+    cached = np.zeros(len(ids), np.bool_)
+    cached[fresh] = table.cached
+    return Told(ids, population, values, secondary, error, status, fresh, errors, stopped, cached)

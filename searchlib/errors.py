@@ -10,6 +10,7 @@
     ├── UnsupportedModel     (ValueError)    a model whose structure the adapter cannot handle
     ├── InvalidTell          (ValueError)    evidence that contradicts what was asked
     ├── EvaluationFailed     (RuntimeError)  too many candidates failed; carries the first traceback
+    ├── CacheError           (RuntimeError)  a file that is no evaluation cache, or is damaged, or cannot be written
     └── StudyError           (RuntimeError)
         ├── StudyMismatch                    the file holds another search than the one being resumed
         ├── StudyBusy                        another process writes to the file
@@ -19,6 +20,7 @@ A failed *evaluation* is not an exception: it is recorded with its traceback and
 """
 
 __all__ = [
+    "CacheError",
     "EvaluationFailed",
     "InvalidCandidate",
     "InvalidSettings",
@@ -64,6 +66,10 @@ class InvalidTell(SearchlibError, ValueError):
 
 class EvaluationFailed(SearchlibError, RuntimeError):
     """Too many candidates in a row failed; the message ends with the first traceback."""
+
+
+class CacheError(SearchlibError, RuntimeError):
+    """A file cannot be used as an evaluation cache; the message says why and what to do."""
 
 
 class StudyError(SearchlibError, RuntimeError):

@@ -37,6 +37,9 @@ __all__ = ["Chunk", "ChunkScores", "Evaluator", "plan_chunks", "score_chunk"]
 
 logger = logging.getLogger("searchlib")
 
+#: Positions of cases in their split.
+Columns = NDArray[np.intp]
+
 
 @final
 @dataclass(frozen=True)
@@ -133,8 +136,13 @@ class Evaluator:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def run(self, rows: Population, split: Split, cases: Cases, chunks: Sequence[Chunk]) -> Iterator[ChunkScores]:
-        """Evaluate chunks of a batch, yielding each as it is done (in any order where there are workers)."""
+    def run(
+        self, rows: Population, split: Split, cases: Cases, chunks: Sequence[Chunk], order: Columns | None = None
+    ) -> Iterator[ChunkScores]:
+        """Evaluate chunks of a batch, yielding each as it is done (in any order where there are workers).
+
+        With an ``order`` ``(c,)`` of some of the split's columns, ``cases`` are these, and chunks count in it.
+        """
         if self._workers == 1:
             for chunk in chunks:
                 yield score_chunk(self._objective, rows[chunk.row : chunk.row_end], _columns(cases, chunk), chunk)
@@ -143,15 +151,17 @@ class Evaluator:
 
         waiting = {chunk: rows[chunk.row : chunk.row_end] for chunk in chunks}
         try:
-            for scores in self._on_workers(waiting, split):
+            for scores in self._on_workers(waiting, split, order):
                 del waiting[scores.chunk]
                 yield scores
         except TerminatedWorkerError:
             logger.warning("a worker died; running its %d unfinished chunks one by one", len(waiting))
             for chunk, part in waiting.items():
-                yield self._alone(part, split, chunk)
+                yield self._alone(part, split, chunk, order)
 
-    def _on_workers(self, parts: dict[Chunk, Population], split: Split) -> Iterator[ChunkScores]:
+    def _on_workers(
+        self, parts: dict[Chunk, Population], split: Split, order: Columns | None
+    ) -> Iterator[ChunkScores]:
         import joblib  # costs more than all of searchlib, and only workers need it
 
         parallel = joblib.Parallel(
@@ -160,23 +170,23 @@ class Evaluator:
         key = f"{hashlib.blake2b(self._recipe, digest_size=16).hexdigest()} on {self._threads} threads"
         limit = self._timeout
         yield from parallel(
-            joblib.delayed(_score_on_worker)(key, self._recipe, part, split, chunk, self._threads, limit)
+            joblib.delayed(_score_on_worker)(key, self._recipe, part, split, chunk, order, self._threads, limit)
             for chunk, part in list(parts.items())
         )
 
-    def _alone(self, rows: Population, split: Split, chunk: Chunk) -> ChunkScores:
+    def _alone(self, rows: Population, split: Split, chunk: Chunk, order: Columns | None) -> ChunkScores:
         """Run one chunk with nothing beside it, so that a dying worker names the guilty rows."""
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         start = time.perf_counter()
         try:
-            (scores,) = self._on_workers({chunk: rows}, split)
+            (scores,) = self._on_workers({chunk: rows}, split, order)
             return scores
         except TerminatedWorkerError:
             if len(rows) > 1:
                 starts = range(chunk.row, chunk.row_end)
                 singles = [Chunk(row, row + 1, chunk.case, chunk.case_end) for row in starts]
-                parts = [self._alone(rows[i : i + 1], split, single) for i, single in enumerate(singles)]
+                parts = [self._alone(rows[i : i + 1], split, single, order) for i, single in enumerate(singles)]
                 return _joined(parts, chunk)
             seconds = time.perf_counter() - start
             late = self._timeout is not None and seconds >= self._timeout
@@ -193,8 +203,9 @@ class _Worker:
 
 
 def _score_on_worker(
-    key: str, recipe: bytes, rows: Population, split: Split, chunk: Chunk, threads: int, timeout: float | None
-) -> ChunkScores:
+    key: str, recipe: bytes, rows: Population, split: Split, chunk: Chunk, order: Columns | None, threads: int,
+    timeout: float | None,
+) -> ChunkScores:  # fmt: skip
     _may_grow()
     if _Worker.key != key or _Worker.objective is None:
         _Worker.objective = None
@@ -203,7 +214,8 @@ def _score_on_worker(
         _Worker.stack.enter_context(objective)
         _Worker.stack.enter_context(_limited(threads))
         _Worker.objective, _Worker.key = objective, key
-    cases = _columns(_Worker.objective.cases(split), chunk)
+    cases = _Worker.objective.cases(split)
+    cases = _columns(cases, chunk) if order is None else cases.take(order[chunk.case : chunk.case_end])
     if timeout is None:
         return score_chunk(_Worker.objective, rows, cases, chunk)
     with open(os.devnull, "w") as nowhere:

@@ -33,6 +33,10 @@ class Told:
         status: shape ``(n,)`` of :class:`~searchlib.algorithms.Status`.
         fresh: shape ``(n,)``; False where a duplicate was answered from what was known already.
         errors: one text per candidate, empty where nothing went wrong.
+        stopped: shape ``(n,)``; True where a race stopped the candidate early, so that its value is an estimate. None:
+            nobody was stopped.
+        cached: shape ``(n,)``; True where an evaluation cache has answered a new candidate. None: nobody was. It is no
+            part of the digest, because it says what was paid and not what was found.
     """
 
     ids: NDArray[np.int64]
@@ -43,6 +47,13 @@ class Told:
     status: NDArray[np.int8]
     fresh: NDArray[np.bool_]
     errors: tuple[str, ...]
+    stopped: NDArray[np.bool_] | None = None
+    cached: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("stopped", "cached"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(len(self.ids), np.bool_))
 
     def take(self, rows: NDArray[np.intp]) -> Told:
         """What was told about some of the candidates (positions)."""
@@ -137,6 +148,16 @@ class History:
         return np.asarray(self._join("fresh", np.empty(0, np.bool_)))
 
     @property
+    def stopped(self) -> NDArray[np.bool_]:
+        """Shape ``(n,)``: whose value is an estimate, because a race (``racing=``) stopped it before the last case."""
+        return np.asarray(self._join("stopped", np.empty(0, np.bool_)))
+
+    @property
+    def cached(self) -> NDArray[np.bool_]:
+        """Shape ``(n,)``; True where an evaluation cache has answered a new candidate."""
+        return np.asarray(self._join("cached", np.empty(0, np.bool_)))
+
+    @property
     def batch(self) -> NDArray[np.int64]:
         """Shape ``(n,)``: the number of the batch that each candidate came in."""
         return np.repeat(np.arange(len(self._batches)), [len(told.ids) for told in self._batches])
@@ -148,8 +169,8 @@ class History:
 
     @property
     def evaluations(self) -> int:
-        """Distinct candidates evaluated."""
-        return int(self.fresh.sum()) + self.omitted
+        """Distinct candidates evaluated; those that an evaluation cache has answered are not."""
+        return int((self.fresh & ~self.cached).sum()) + self.omitted
 
     @property
     def failures(self) -> int:
@@ -175,6 +196,7 @@ class History:
             columns[name] = self.values[:, column]
         columns["secondary"] = self.secondary
         columns["fresh"] = self.fresh
+        columns["cached"] = self.cached
         columns["candidate"] = [self.space.decode(row) for row in self.population]
         columns["error"] = self.errors
         return pandas.DataFrame(columns)

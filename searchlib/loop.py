@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,22 +15,25 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib import algorithms
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
-from searchlib.algorithms.evolution import Evolution
 from searchlib.arguments import whole_number
 from searchlib.asked import Asked
 from searchlib.budget import Budget
-from searchlib.cases import Split
-from searchlib.description import FIXED, describe
+from searchlib.case_overlap import overlaps
+from searchlib.cases import Cases, Split
+from searchlib.description import FIXED, describe, identity
 from searchlib.duplicates import Known, told
 from searchlib.errors import EvaluationFailed, InvalidSettings, StudyMismatch
 from searchlib.evaluation import Evaluator
+from searchlib.evaluation_cache import EvaluationCache, ObjectiveCache
 from searchlib.front import Choice, checked_choice
 from searchlib.history import History, Told, kept_rows
 from searchlib.memo import Memo
 from searchlib.objective import Direction, FunctionObjective, Objective
+from searchlib.raced_rows import CaseRacing, RacedRows
 from searchlib.result import Outcome, Record, Result
-from searchlib.scoretable import signs
+from searchlib.scoretable import ScoreTable, signs
 from searchlib.scoring import Scorer
 from searchlib.space import Candidates, Population, Space, distinct
 from searchlib.spending import Spending
@@ -53,8 +56,8 @@ class Search:
         objective: an :class:`~searchlib.Objective`, or a plain function of one candidate together with ``space=``
             (``batched=True``: of a whole population array), or None to evaluate outside through :meth:`ask` and
             :meth:`tell`.
-        algorithm: who proposes; by default what the objective recommends, else :class:`~searchlib.Evolution`, or for
-            two or three objectives :class:`~searchlib.NSGA2`, for more :class:`~searchlib.NSGA3`.
+        algorithm: who proposes; by default what the objective recommends, else :class:`~searchlib.Auto`, which chooses
+            by space and budget and says in ``result.notes`` what and why.
         space: what may vary, for a plain function or for ask and tell.
         direction: ``"minimize"`` or ``"maximize"``, for a plain function or for ask and tell.
         batched: whether a plain function takes a population array ``(n, d)`` and returns ``(n,)``.
@@ -72,6 +75,10 @@ class Search:
             (of its values as shares of the front's range), or a function of the front's values ``(n, objectives)``
             that returns a row number. It only decides at the end, so it may change when a study is resumed.
         max_failures: failed candidates in a row after which the search stops with the first traceback.
+        racing: how to stop candidates before they have met all SEARCH cases, where they are surely behind
+            (:class:`searchlib.CaseRacing`); by default all meet all.
+        cache: file of scores that searches of the same objective share, or an :class:`~searchlib.EvaluationCache`.
+            What is found there costs no budget: values are those of a search without it, which then goes on longer.
 
     Example:
         >>> from searchlib import Evolution, Search
@@ -100,6 +107,8 @@ class Search:
         shortlist: int | None = None,
         choose: Choice | None = None,
         max_failures: int = 25,
+        racing: CaseRacing | None = None,
+        cache: str | Path | EvaluationCache | None = None,
     ) -> None:
         self.objective = _as_objective(objective, space, direction, batched)
         self.budget = Budget.of(budget)
@@ -121,14 +130,22 @@ class Search:
         self._cases = {split: self.objective.cases(split) for split in Split}
         if not len(self._cases[Split.SEARCH]):
             raise InvalidSettings(f"{type(self.objective).__name__} has no SEARCH cases, so nothing can be scored")
+        self._overlaps = () if self._external else overlaps(self._cases)
+        for overlap in self._overlaps:
+            logger.warning("%s, so their values say too much good of what was chosen by them", overlap)
         if algorithm is None:
             algorithm = self.objective.algorithm(self.budget.evaluations)
-        self.algorithm: Algorithm = _default(len(self._signs)) if algorithm is None else algorithm
+        self.algorithm: Algorithm = algorithms.Auto() if algorithm is None else algorithm
         self._given = _encoded(self.objective.space, seeds)
         self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout)
         self._study = None
+        self._cache: EvaluationCache | None = None
+        own: ObjectiveCache | None = None
+        if cache is not None:
+            self._cache, own = self._shared(cache, racing, threads)
         if study is not None:
             numbers = {"seed": self.seed, "batch_size": self._batch_size, "threads": int(threads),
+                       "racing": None if racing is None else repr(racing),
                        **self._at_the_end(), "given_seeds": self._given.tolist()}  # fmt: skip
             settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
             self._study = Study.create_or_resume(study, settings, FIXED)
@@ -136,7 +153,11 @@ class Search:
         self._stored = iter(()) if self._study is None else self._study.batches()
         self.history = History(self.objective.space, len(self._signs))
         self.outcome = Outcome.RUNNING
-        self._scorer = Scorer(self.objective, self._evaluator, self._cases, self._study)
+        self._scorer = Scorer(self.objective, self._evaluator, self._cases, self._study, own)
+        self._raced = None
+        if racing is not None:
+            search_cases = self._cases[Split.SEARCH]
+            self._raced = RacedRows(racing, self.objective, self._scorer, search_cases, self.seed)
         self._unjournaled = Scorer(self.objective, self._evaluator, self._cases, None)
         self._open = ExitStack()
         self._depth = self._asked_n = 0
@@ -153,6 +174,23 @@ class Search:
             seed=self.seed, on_file=self._study is not None,
         )  # fmt: skip
         self._replaying = self._study is not None
+
+    def _shared(
+        self, cache: str | Path | EvaluationCache, racing: CaseRacing | None, threads: int
+    ) -> tuple[EvaluationCache | None, ObjectiveCache]:
+        """The cache, where it is this search's to close, and the part of it that belongs to the objective."""
+        if self._external or racing is not None:
+            why = "ask and tell evaluate nothing" if self._external else "a race leaves rows incomplete"
+            raise InvalidSettings(f"cache=… keeps what a search evaluates whole, but {why}; leave one of them out")
+        settings = {**identity(self.objective), "threads": int(threads)}
+        if isinstance(cache, EvaluationCache):
+            return None, cache.of(self.objective, settings)
+        opened = EvaluationCache(cache)
+        try:
+            return opened, opened.of(self.objective, settings)
+        except BaseException:
+            opened.close()
+            raise
 
     def __enter__(self) -> Self:
         """Open the objective and the workers; they stay open until the outermost ``with`` ends."""
@@ -230,7 +268,7 @@ class Search:
         best = None if won.row is None else self.objective.artifact(self.objective.space.decode(won.row))
         result = Result(
             best, won.row, won.value, won.holdout, self.history, self.outcome, repr(self.algorithm),
-            self._spent.seconds, self._started().notes(), won.front,
+            self._spent.seconds, self._notes(), won.front, won.optimism, won.corrected, self._overlaps,
         )  # fmt: skip
         if self._study is not None:
             # A dry run, or a search that has not caught up with its file, knows less than the file.
@@ -239,10 +277,16 @@ class Search:
             self._study.flush()
         return result
 
+    def _notes(self) -> Mapping[str, Any]:
+        notes = self._started().notes()
+        return notes if self._raced is None else {**notes, "racing": self._raced.notes()}
+
     def close(self) -> None:
         """Close the study, if there is one; a search cannot go on afterwards, a new one on the same file can."""
         if self._study is not None:
             self._study.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def estimate(self) -> float:
         """Time one chunk of first candidates and return the seconds that the whole search will take.
@@ -295,7 +339,7 @@ class Search:
             if self._study is not None:
                 self._study.write_array("seeds", seeds)
         slope = self._slope if self.objective.differentiable and len(self._signs) == 1 else None
-        return Problem(space, len(self._signs), seeds, planned, self._batch_size, slope=slope)
+        return Problem(space, len(self._signs), seeds, planned, self._batch_size, self.objective.noisy, slope)
 
     def _slope(self, scores: NDArray[np.floating[Any]]) -> tuple[float, NDArray[np.floating[Any]]]:
         """The objective's slope, minimized."""
@@ -323,7 +367,7 @@ class Search:
                 logger.info("first batch took %.1f s; the search will take about %.0f s more", elapsed, left)
         return Record(
             self._spent.evaluations, self._spent.best_value, news.ids, news.population, news.values, news.status,
-            elapsed, stored is not None,
+            elapsed, stored is not None, self._spent.hits,
         )  # fmt: skip
 
     def _propose(self, stored: StoredBatch | None) -> Batch | None:
@@ -364,11 +408,15 @@ class Search:
         elif self._study is not None:
             number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, fresh)
         rows = batch.population if fresh.all() else batch.population[fresh]
-        table = self._scorer.score(rows, Split.SEARCH, number)
+        score = self._score_whole if self._raced is None else self._raced.score
+        table = score(rows, number)
         if self.objective.differentiable:  # nobody else looks at them, and some algorithms keep what they are told
             self._observations = np.full((len(batch), *table.scores.shape[1:]), np.nan)
             self._observations[fresh] = table.scores
-        self._spend(rows, len(batch))
+        parts, hits = None if self._raced is None else self._raced.parts, int(table.cached.sum())
+        if hits:
+            parts = [(rows[~table.cached], self._cases[Split.SEARCH])]
+        self._spend(rows, len(batch), parts, hits)
         return told(batch.ids, batch.population, source, table, self.history), number
 
     def _compute(self, batch: Batch) -> Told:
@@ -378,14 +426,22 @@ class Search:
         columns = (table.values, table.secondary, table.standard_error, table.status)
         return Told(batch.ids, batch.population, *columns, np.ones(len(batch), np.bool_), tuple(table.errors))
 
-    def _spend(self, rows: Population, asked: int) -> None:
-        self._spent.add(len(rows), asked - len(rows), len(rows) * len(self._cases[Split.SEARCH]), self._cost(rows))
+    def _score_whole(self, rows: Population, number: int) -> ScoreTable:
+        return self._scorer.score(rows, Split.SEARCH, number)
 
-    def _cost(self, rows: Population) -> float:
-        """What the rows cost on the search cases; not worked out where no budget counts it."""
+    def _spend(
+        self, rows: Population, asked: int, parts: list[tuple[Population, Cases]] | None = None, hits: int = 0
+    ) -> None:
+        """Count a batch; ``parts`` are the rows and cases that met, by default all; ``hits`` rows cost nothing."""
+        parts = [(rows, self._cases[Split.SEARCH])] if parts is None else parts
+        cells, cost = sum(len(part) * len(met) for part, met in parts), sum(self._cost(*part) for part in parts)
+        self._spent.add(len(rows) - hits, asked - len(rows), cells, cost, hits)
+
+    def _cost(self, rows: Population, cases: Cases | None = None) -> float:
+        """What the rows cost on the search cases, or on these; not worked out where no budget counts it."""
         if self.budget.cost is None:
             return 0.0
-        return self.objective.cost(Candidates(self.objective.space, rows), self._cases[Split.SEARCH])
+        return self.objective.cost(Candidates(self.objective.space, rows), cases or self._cases[Split.SEARCH])
 
     def _journal(self, told: Told, number: int, stored: StoredBatch | None, seconds: float) -> None:
         assert self._study is not None
@@ -476,6 +532,8 @@ def search(
     shortlist: int | None = None,
     choose: Choice | None = None,
     max_failures: int = 25,
+    racing: CaseRacing | None = None,
+    cache: str | Path | EvaluationCache | None = None,
     dry_run: bool = False,
 ) -> Result:
     """Find the best candidate that the budget can buy, with an honest held-out value.
@@ -492,7 +550,7 @@ def search(
     run = Search(
         objective, algorithm, space=space, direction=direction, batched=batched, budget=budget, seed=seed, study=study,
         workers=workers, threads=threads, timeout=timeout, batch_size=batch_size, seeds=seeds, shortlist=shortlist,
-        choose=choose, max_failures=max_failures,
+        choose=choose, max_failures=max_failures, racing=racing, cache=cache,
     )  # fmt: skip
     try:
         with run:
@@ -505,15 +563,6 @@ def search(
             return run.result()
     finally:
         run.close()
-
-
-def _default(objectives: int) -> Algorithm:
-    """Who searches where neither the caller nor the objective names an algorithm."""
-    if objectives == 1:
-        return Evolution()
-    from searchlib.algorithms import NSGA2, NSGA3
-
-    return NSGA2() if objectives <= 3 else NSGA3()
 
 
 def _as_objective(

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.captured import captured
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.memo import Memo
@@ -65,6 +66,8 @@ class Objective(ABC):
     additive: bool = True
     #: Whether :meth:`slope` says how the value changes with the observations, so that an algorithm may model these.
     differentiable: bool = False
+    #: Whether another look at the same candidate may give another value, so that the best value seen is the luckiest.
+    noisy: bool = False
     #: Candidates per call of :meth:`evaluate`. Part of the result to the last bit, so never chosen by workers.
     chunk_rows: int = 16
     #: Cases per call of :meth:`evaluate`; None means all.
@@ -75,6 +78,9 @@ class Objective(ABC):
     #: and the best candidates of every batch, and resumes by evaluating again; the history holds those candidates
     #: only, and duplicates are not looked up.
     recomputable: bool = False
+    #: Whether a row of genes means the same in every search, so that an evaluation cache may share its scores. Not
+    #: where genes are numbers of texts that a search makes on its way, or where a score is no function of the row.
+    shareable: bool = True
 
     @abstractmethod
     def cases(self, split: Split) -> Cases:
@@ -140,6 +146,13 @@ class Objective(ABC):
         """JSON values that say which objective this is; a study refuses to resume with another one."""
         return {"objective": type(self).__name__}
 
+    def unseen(self) -> tuple[str, ...]:
+        """Names of what decides a score and does not show in :meth:`fingerprint`; a shared cache asks about them.
+
+        By default nothing, or, where :meth:`fingerprint` is the inherited one, the objective itself.
+        """
+        return (type(self).__name__,) if type(self).fingerprint is Objective.fingerprint else ()
+
     def __enter__(self) -> Self:
         return self
 
@@ -161,6 +174,8 @@ class FunctionObjective(Objective):
             (``batched=True``). Returns finite numbers.
         space: what may vary.
         direction: ``"minimize"`` or ``"maximize"``, or a tuple of them for a function that returns several numbers.
+        noisy: whether it may return another value for the same candidate; algorithms then average instead of trusting
+            the best value seen.
 
     Example:
         >>> from searchlib.spaces import Binary
@@ -176,6 +191,7 @@ class FunctionObjective(Objective):
         direction: Direction | tuple[Direction, ...] = "minimize",
         *,
         batched: bool = False,
+        noisy: bool = False,
     ) -> None:
         if not callable(function):
             raise InvalidSettings(f"function must be callable, but is {function!r}")
@@ -183,6 +199,7 @@ class FunctionObjective(Objective):
         self.space = space
         self.direction = direction
         self.batched = batched
+        self.noisy = noisy
         self.chunk_rows = 1024 if batched else 1
 
     def cases(self, split: Split) -> Cases:
@@ -204,6 +221,10 @@ class FunctionObjective(Objective):
         name = getattr(self.function, "__qualname__", type(self.function).__name__)
         body = hashlib.blake2b(repr(_described(self.function)).encode(), digest_size=8).hexdigest()
         return {"objective": "function", "name": name, "body": body, "batched": self.batched}
+
+    def unseen(self) -> tuple[str, ...]:
+        """Globals, and closure values that are no plain values."""
+        return captured(self.function)
 
 
 def _described(value: Any) -> Any:

@@ -56,6 +56,7 @@ class Unlimited(Objective):
         self.base = self.space.check(np.asarray(base)[None], name="base")[0]
         self.direction, self.additive = objective.direction, objective.additive
         self.chunk_rows, self.chunk_cases = objective.chunk_rows, objective.chunk_cases
+        self.shareable = objective.shareable
         self.batch_size = objective.batch_size
         self._kept: dict[tuple[str | int, ...], NDArray[np.float64]] = {}
 
@@ -108,6 +109,10 @@ class Unlimited(Objective):
     def fingerprint(self) -> Mapping[str, Any]:
         """The objective's, and the base."""
         return {"objective": "profile of", "of": dict(self.objective.fingerprint()), "base": self.base.tolist()}
+
+    def unseen(self) -> tuple[str, ...]:
+        """The objective's."""
+        return self.objective.unseen()
 
     def remember(self, memo: Any) -> None:
         """Handed on."""

@@ -12,9 +12,11 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.case_overlap import Overlap
 from searchlib.front import Front
 from searchlib.history import History
 from searchlib.holdout import Comparison, Holdout
+from searchlib.selection_bias import Estimate
 from searchlib.space import Population
 
 __all__ = ["Outcome", "Record", "Result"]
@@ -50,6 +52,7 @@ class Record:
         status: shape ``(n,)``.
         seconds: time that the batch took.
         replayed: whether it was read from the study instead of evaluated.
+        hits: distinct candidates that an evaluation cache has answered so far.
     """
 
     evaluations: int
@@ -60,6 +63,7 @@ class Record:
     status: NDArray[np.int8]
     seconds: float
     replayed: bool
+    hits: int = 0
 
 
 @final
@@ -78,8 +82,15 @@ class Result:
         outcome: why the search stopped.
         algorithm: the ``repr`` of what searched.
         seconds: wall-clock time of this process's part of the search.
-        notes: what the algorithm has to say about its run (:meth:`searchlib.Run.notes`), as JSON values.
+        notes: what the algorithm has to say about its run (:meth:`searchlib.Run.notes`), as JSON values; under
+            ``"racing"`` what a race saved.
         front: with several objectives, what nothing else dominates, and which of it is the winner; None with one.
+        optimism: how much better the winner's value looks than its held-out value (negative: it looks worse); None
+            without held-out cases.
+        corrected: what is left of ``value`` once the choice on the SELECT cases is paid for, even without held-out
+            cases (:func:`searchlib.selection_bias.corrected`); None where these did not decide, or of several
+            objectives.
+        overlaps: cases that splits share, in spite of which the values are not honest.
     """
 
     best: Any
@@ -92,6 +103,14 @@ class Result:
     seconds: float
     notes: Mapping[str, Any] = field(default_factory=dict)
     front: Front | None = None
+    optimism: Estimate | None = None
+    corrected: Estimate | None = None
+    overlaps: tuple[Overlap, ...] = ()
+
+    @property
+    def cache_hits(self) -> int:
+        """How many candidates an evaluation cache has answered; they are no evaluations."""
+        return int(self.history.cached.sum())
 
     def to_json(self) -> dict[str, Any]:
         """The part of a result that a study cannot work out again by itself, as JSON values."""
@@ -102,18 +121,38 @@ class Result:
             "outcome": self.outcome.name,
             "notes": dict(self.notes),
             **({} if self.front is None else {"front": self.front.to_json()}),
+            **({} if self.optimism is None else {"optimism": self.optimism.to_json()}),
+            **({} if self.corrected is None else {"corrected": self.corrected.to_json()}),
+            **({"overlaps": [overlap.to_json() for overlap in self.overlaps]} if self.overlaps else {}),
         }
+
+    def _doubts(self) -> list[str]:
+        """How much the value flatters, and why the held-out one may too."""
+        lines = []
+        if self.corrected is not None:
+            low, high = self.corrected.interval
+            why = "what its choice on the select cases leaves of it"
+            lines.append(f"corrected  {self.corrected.value:.6g} [{low:.4g}, {high:.4g}]  {why}")
+        if self.optimism is not None:
+            low, high = self.optimism.interval
+            lines.append(f"optimism   {self.optimism.value:+.4g} [{low:+.4g}, {high:+.4g}]  by which it beats held-out")
+        return lines + [f"WARNING    {overlap}" for overlap in self.overlaps]
 
     def __str__(self) -> str:
         optimistic = " (chosen for it; see held-out)" if self.holdout else ""
         lines = [
             f"best       {_short(self.best)}",
             f"value      {self.value:.6g}{optimistic}",
+            *self._doubts(),
             f"stopped    {self.outcome.value}",
             f"searched   {self.history.evaluations} evaluations, {len(self.history)} candidates told, "
             f"{self.history.failures} failed, {self.seconds:.1f} s",
         ]
+        if self.cache_hits:
+            lines.append(f"cached     {self.cache_hits} candidates were in the evaluation cache and cost no budget")
         lines.append(f"algorithm  {self.algorithm}")
+        if "racing" in self.notes:
+            lines.append(f"raced      {_raced(self.notes['racing'])}")
         first_error = next((error for error in self.history.errors if error), "").strip()
         if first_error:
             lines.append(f"1st error  {first_error.splitlines()[-1]}")
@@ -127,6 +166,15 @@ class Result:
                 lines.append(f"  {names[number] if names else f'value {number}'}")
                 lines += _compared(rows)
         return "\n".join(lines)
+
+
+def _raced(notes: Mapping[str, Any]) -> str:
+    """What racing saved, and what its error means."""
+    return (
+        f"{notes['stopped']} of {notes['candidates']} candidates stopped early, {notes['cells']} cells instead of "
+        f"{notes['cells_of_full_rows']}; one that belongs among the best {notes['keep']} so far is stopped with "
+        f"probability {notes['error']:g} at most"
+    )
 
 
 def _compared(rows: tuple[Comparison, ...]) -> list[str]:

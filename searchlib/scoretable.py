@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class ScoreTable:
 
     After all chunks are in and :meth:`reduce` was called: ``scores`` (n, c, k), ``values`` (n, objectives) in the
     objective's own direction (NaN where a candidate is not DONE), ``secondary`` (n,), ``standard_error``
-    (n, objectives), ``status`` (n,), ``errors``.
+    (n, objectives), ``status`` (n,), ``errors``; ``stopped`` (n,) says whose row was left with cells unfilled.
     """
 
     def __init__(self, objective: Objective, candidates: int, cases: int) -> None:
@@ -45,22 +45,42 @@ class ScoreTable:
         self._secondary: NDArray[np.float64] | None = None
         self.status = np.full(candidates, Status.PENDING, np.int8)
         self.errors = [""] * candidates
+        self.stopped = np.zeros(candidates, np.bool_)
+        self._estimated_error: NDArray[np.float64] = np.full(candidates, np.nan)
+        self._estimated_secondary: NDArray[np.float64] = np.full(candidates, np.nan)
         self.values: NDArray[np.float64] = np.full((candidates, len(signs(objective))), np.nan)
+        #: Which candidates an evaluation cache has answered, shape ``(n,)``.
+        self.cached: NDArray[np.bool_] = np.zeros(candidates, np.bool_)
 
-    def fill(self, chunk_scores: ChunkScores) -> None:
-        """Enter one chunk."""
+    def fill(
+        self, chunk_scores: ChunkScores, rows: NDArray[np.intp] | None = None, cases: NDArray[np.intp] | None = None
+    ) -> None:
+        """Enter one chunk: at its own place, or in these rows ``(r,)`` and columns ``(c,)``."""
         chunk, values = chunk_scores.chunk, chunk_scores.values
-        rows, columns = slice(chunk.row, chunk.row_end), slice(chunk.case, chunk.case_end)
+        cells: Any = (slice(chunk.row, chunk.row_end), slice(chunk.case, chunk.case_end))
+        if rows is not None and cases is not None:
+            cells = np.ix_(rows, cases)
         if values.shape[2] != self.scores.shape[2] and (chunk_scores.status == Status.DONE).any():
             self._widen(values.shape[2])
-        self.scores[rows, columns] = values if values.shape[2] == self.scores.shape[2] else np.nan
+        self.scores[cells] = values if values.shape[2] == self.scores.shape[2] else np.nan
         if not np.isnan(chunk_scores.secondary).all():
             if self._secondary is None:
                 self._secondary = np.full(self.scores.shape[:2], np.nan)
-            self._secondary[rows, columns] = chunk_scores.secondary
-        self.status[rows] = np.maximum(self.status[rows], chunk_scores.status)
-        for row, error in enumerate(chunk_scores.errors, start=chunk.row):
+            self._secondary[cells] = chunk_scores.secondary
+        places = np.arange(chunk.row, chunk.row_end) if rows is None else rows
+        self.status[places] = np.maximum(self.status[places], chunk_scores.status)
+        for row, error in zip(places.tolist(), chunk_scores.errors, strict=True):
             self.errors[row] = self.errors[row] or error
+
+    def stop(
+        self, rows: NDArray[np.intp], values: NDArray[np.float64], standard_error: NDArray[np.float64],
+        secondary: NDArray[np.float64],
+    ) -> None:  # fmt: skip
+        """Leave some rows ``(r,)`` as they are, with estimates ``(r,)`` of their one value."""
+        self.stopped[rows] = True
+        self.values[rows, 0], self._estimated_error[rows], self._estimated_secondary[rows] = (
+            values, standard_error, secondary
+        )  # fmt: skip
 
     @property
     def done(self) -> NDArray[np.bool_]:
@@ -73,7 +93,7 @@ class ScoreTable:
         Raises:
             InvalidSettings: the objective's ``aggregate`` returns another shape than one row per candidate.
         """
-        done, objectives = self.done, self.values.shape[1]
+        done, objectives = self.done & ~self.stopped, self.values.shape[1]
         if not done.any():
             return
         reduced = np.asarray(self._objective.aggregate(self.scores if done.all() else self.scores[done]))
@@ -89,12 +109,18 @@ class ScoreTable:
             self.values[row] = np.nan
 
     @property
+    def secondary_scores(self) -> NDArray[np.float64]:
+        """Secondary scores, shape ``(n, c)``; NaN where there are none."""
+        return np.full(self.scores.shape[:2], np.nan) if self._secondary is None else self._secondary
+
+    @property
     def secondary(self) -> NDArray[np.float64]:
         """Mean secondary score, shape ``(n,)``; NaN where there is none."""
         if self._secondary is None:
             return np.full(len(self.status), np.nan)
         secondary = self._secondary.mean(axis=1)
         secondary[~self.done] = np.nan
+        secondary[self.stopped] = self._estimated_secondary[self.stopped]
         return np.asarray(secondary)
 
     @property
@@ -105,6 +131,7 @@ class ScoreTable:
             return np.full((len(self.status), objectives), np.nan)
         error = self.scores.std(axis=1, ddof=1) / np.sqrt(self._cases)
         error[~self.done] = np.nan
+        error[self.stopped, 0] = self._estimated_error[self.stopped]
         return np.asarray(error)
 
     def _widen(self, k: int) -> None:

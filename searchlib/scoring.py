@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
-from searchlib.evaluation import Chunk, Evaluator, plan_chunks
+from searchlib.evaluation import Chunk, ChunkScores, Evaluator, plan_chunks
+from searchlib.evaluation_cache import ObjectiveCache
 from searchlib.objective import Objective
 from searchlib.scoretable import ScoreTable
 from searchlib.space import Population
@@ -27,9 +29,11 @@ class Scorer:
     """Scores populations and references of one objective, through its study where there is one."""
 
     def __init__(
-        self, objective: Objective, evaluator: Evaluator, cases: Mapping[Split, Cases], study: Study | None
-    ) -> None:
+        self, objective: Objective, evaluator: Evaluator, cases: Mapping[Split, Cases], study: Study | None,
+        cache: ObjectiveCache | None = None,
+    ) -> None:  # fmt: skip
         self._objective, self._evaluator, self._cases, self._study = objective, evaluator, cases, study
+        self._cache = cache
 
     def chunks(self, rows: int, split: Split) -> list[Chunk]:
         """How a batch of ``rows`` candidates is cut; decided by the objective alone."""
@@ -37,20 +41,70 @@ class Scorer:
         return plan_chunks(rows, len(self._cases[split]), objective.chunk_rows, objective.chunk_cases)
 
     def score(self, rows: Population, split: Split, number: int) -> ScoreTable:
-        """The table of the batch ``number``; its finished chunks are read from the study."""
-        cases = self._cases[split]
+        """The table of the batch ``number``; its finished chunks are read from the study.
+
+        Candidates that the cache knows are answered like duplicates: the others are cut into chunks as if they were
+        the batch. Which ones these were is on file, because a cache that has grown would answer more of them.
+        """
+        cases, study, cache = self._cases[split], self._study, self._cache
         table = ScoreTable(self._objective, len(rows), len(cases))
-        missing = self.chunks(len(rows), split)
-        if self._study is not None:
-            for scores in self._study.chunks(number):
-                table.fill(scores)
-                missing.remove(scores.chunk)
-        for scores in self._evaluator.run(rows, split, cases, missing):
-            if self._study is not None:
-                self._study.write_chunk(number, scores)
-            table.fill(scores)
+        stored = [] if study is None else list(study.chunks(number))
+        hits = study.hits(number) if study is not None and stored else None
+        keys = [] if cache is None else cache.keys(rows)
+        cells = None if cache is None or stored else cache.find(keys, cases)
+        if cells is not None:
+            hits = cells.complete
+        order: NDArray[np.intp] = np.arange(len(rows))
+        if hits is not None:
+            table.cached = hits
+            order = np.argsort(~hits, kind="stable")  # on file what the cache knows comes first
+        known = int(table.cached.sum())
+        missing = [_moved(chunk, (known, 0)) for chunk in self.chunks(len(rows) - known, split)]
+        if known:
+            missing.insert(0, Chunk(0, known, 0, len(cases)))
+        found = stored if cells is None else cells.answers(missing, order)
+        for scores in found:
+            if cells is not None and study is not None:
+                study.write_chunk(number, scores, hits if scores is found[0] else None)
+            _enter(table, scores, order)
+            missing.remove(scores.chunk)
+        for scores in self._evaluator.run(rows[order], split, cases, missing):
+            if study is not None:
+                study.write_chunk(number, scores)
+            if cache is not None:
+                cache.add(keys, order, cases, scores)
+            _enter(table, scores, order)
+        if cache is not None:
+            cache.flush()
         table.reduce()
         return table
+
+    def on_file(self, number: int) -> dict[tuple[int, int], ChunkScores]:
+        """The finished chunks of the batch ``number``, by their first row and case there."""
+        stored = () if self._study is None else self._study.chunks(number)
+        return {(scores.chunk.row, scores.chunk.case): scores for scores in stored}
+
+    def cells(
+        self, rows: Population, columns: NDArray[np.intp], at: tuple[int, int], number: int,
+        on_file: Mapping[tuple[int, int], ChunkScores],
+    ) -> Iterator[ChunkScores]:  # fmt: skip
+        """Some rows ``(r, d)`` of the batch ``number`` on some SEARCH cases ``(c,)``, in chunks that count in these.
+
+        In the journal they count from ``at`` (row, case) on: a place that is the batch's own matter, as long as no two
+        chunks share it. What is ``on_file`` there is not evaluated.
+        """
+        objective, missing = self._objective, []
+        for chunk in plan_chunks(len(rows), len(columns), objective.chunk_rows, objective.chunk_cases):
+            stored = on_file.get((chunk.row + at[0], chunk.case + at[1]))
+            if stored is None:
+                missing.append(chunk)
+            else:
+                yield replace(stored, chunk=chunk)
+        cases = self._cases[Split.SEARCH].take(columns)
+        for scores in self._evaluator.run(rows, Split.SEARCH, cases, missing, columns):
+            if self._study is not None:
+                self._study.write_chunk(number, replace(scores, chunk=_moved(scores.chunk, at)))
+            yield scores
 
     def score_finalists(self, rows: Population, split: Split) -> ScoreTable:
         """The table of recommended candidates on any split, outside the batches that the algorithm asked for."""
@@ -98,6 +152,18 @@ class Scorer:
             if batch.population.shape == rows.shape and batch.population.tobytes() == rows.tobytes():
                 return batch
         return None
+
+
+def _enter(table: ScoreTable, scores: ChunkScores, order: NDArray[np.intp]) -> None:
+    """Fill in a chunk whose rows count along ``order``."""
+    chunk = scores.chunk
+    table.fill(scores, order[chunk.row : chunk.row_end], np.arange(chunk.case, chunk.case_end))
+
+
+def _moved(chunk: Chunk, at: tuple[int, int]) -> Chunk:
+    """A chunk as it counts where its first row and case are ``at``."""
+    row, case = at
+    return Chunk(chunk.row + row, chunk.row_end + row, chunk.case + case, chunk.case_end + case)
 
 
 def _label(split: Split) -> str:

@@ -20,6 +20,7 @@ class Spending:
 
     Attributes:
         evaluations: distinct candidates evaluated.
+        hits: distinct candidates whose scores were in an evaluation cache; they use up nothing.
         cells: scores computed.
         cost: in the objective's own unit.
         seconds: wall-clock time in batches.
@@ -29,7 +30,7 @@ class Spending:
     def __init__(self, budget: Budget, sign: float, batch_size: int, space_size: float) -> None:
         self._budget, self._sign = budget, sign
         self._batch_size, self._space_size = batch_size, space_size
-        self.evaluations = self.cells = self._stale = 0
+        self.evaluations = self.hits = self.cells = self._stale = 0
         self.cost = self.seconds = 0.0
         self.best = math.inf
 
@@ -38,12 +39,16 @@ class Spending:
         """Best value so far in the objective's own direction; NaN before the first."""
         return math.nan if math.isinf(self.best) else self._sign * self.best
 
-    def add(self, candidates: int, duplicates: int, cells: int, cost: float) -> None:
-        """Count a batch."""
+    def add(self, candidates: int, duplicates: int, cells: int, cost: float, hits: int = 0) -> None:
+        """Count a batch.
+
+        A search that only meets ``hits`` goes on: each is another candidate, so there are no more than the cache holds.
+        """
         self.evaluations += candidates
+        self.hits += hits
         self.cells += cells
         self.cost += cost
-        self._stale = 0 if candidates else self._stale + duplicates
+        self._stale = 0 if candidates or hits else self._stale + duplicates
 
     def outcome(self, known: int) -> Outcome:
         """Why the search is over, or RUNNING; ``known`` distinct candidates have been seen."""

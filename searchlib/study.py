@@ -22,6 +22,7 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.case_overlap import Overlap
 from searchlib.cases import Split
 from searchlib.errors import StudyBusy, StudyDamaged, StudyError, StudyMismatch
 from searchlib.evaluation import Chunk, ChunkScores
@@ -30,6 +31,7 @@ from searchlib.history import History, Told
 from searchlib.holdout import Holdout
 from searchlib.memo import Memo
 from searchlib.result import Outcome, Result
+from searchlib.selection_bias import Estimate
 from searchlib.space import Population, Space, space_from_json
 
 try:
@@ -207,12 +209,13 @@ class Study:
 
     def write_array(self, name: str, array: NDArray[Any]) -> None:
         """Store an array."""
-        data = np.ascontiguousarray(array)
         with self._transaction():
-            self._connection.execute(
-                "INSERT OR REPLACE INTO array VALUES (?, ?, ?, ?)",
-                (name, data.dtype.str, json.dumps(data.shape), data.tobytes()),
-            )
+            self._insert_array(name, array)
+
+    def _insert_array(self, name: str, array: NDArray[Any]) -> None:
+        data = np.ascontiguousarray(array)
+        row = (name, data.dtype.str, json.dumps(data.shape), data.tobytes())
+        self._connection.execute("INSERT OR REPLACE INTO array VALUES (?, ?, ?, ?)", row)
 
     def batches(self, label: str = ASKED) -> Iterator[StoredBatch]:
         """The batches with a label, in order; by default those that the algorithm was asked for."""
@@ -275,26 +278,25 @@ class Study:
                 seconds,
             )
 
-    def write_chunk(self, batch: int, scores: ChunkScores) -> None:
-        """Commit the scores of a chunk."""
+    def write_chunk(self, batch: int, scores: ChunkScores, hits: NDArray[np.bool_] | None = None) -> None:
+        """Commit the scores of a chunk; beside the first that a cache has answered, which new rows it knows whole."""
         chunk, secondary = scores.chunk, scores.secondary
+        values = np.ascontiguousarray(scores.values)
+        columns = (
+            *(batch, chunk.row, chunk.row_end, chunk.case, chunk.case_end, values.shape[2], values.tobytes()),
+            None if np.isnan(secondary).all() else np.ascontiguousarray(secondary).tobytes(),
+            scores.status.tobytes(),
+            json.dumps(scores.errors) if any(scores.errors) else None,
+            scores.seconds,
+        )
         with self._transaction():
-            self._connection.execute(
-                "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    batch,
-                    chunk.row,
-                    chunk.row_end,
-                    chunk.case,
-                    chunk.case_end,
-                    scores.values.shape[2],
-                    np.ascontiguousarray(scores.values).tobytes(),
-                    None if np.isnan(secondary).all() else np.ascontiguousarray(secondary).tobytes(),
-                    scores.status.tobytes(),
-                    json.dumps(scores.errors) if any(scores.errors) else None,
-                    scores.seconds,
-                ),
-            )
+            self._connection.execute("INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", columns)
+            if hits is not None:
+                self._insert_array(f"hits {batch}", hits)
+
+    def hits(self, batch: int) -> NDArray[np.bool_] | None:
+        """Which new rows of a batch an evaluation cache has answered, or None where it has not answered any."""
+        return self.read_array(f"hits {batch}")
 
     def write_told(self, batch: int, told: Told, seconds: float) -> None:
         """Commit what the algorithm is about to be told about a batch."""
@@ -306,6 +308,8 @@ class Study:
                 "INSERT INTO told VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (batch, *blobs, told.status.astype(np.int8).tobytes(), errors, seconds),
             )
+        if told.stopped is not None and told.stopped.any():
+            self.write_array(f"stopped {batch}", told.stopped)
 
     def told(self, batch: StoredBatch) -> Told | None:
         """What was told about a batch, or None where it was not finished."""
@@ -324,7 +328,17 @@ class Study:
             np.frombuffer(row[3], np.int8),
             batch.fresh,
             ("",) * n if row[4] is None else tuple(json.loads(row[4])),
+            self.read_array(f"stopped {batch.number}"),
+            self._cached(batch),
         )
+
+    def _cached(self, batch: StoredBatch) -> NDArray[np.bool_] | None:
+        hits = self.hits(batch.number)
+        if hits is None:
+            return None
+        cached = np.zeros(len(batch.ids), np.bool_)
+        cached[np.flatnonzero(batch.fresh)] = hits
+        return cached
 
     @property
     def space(self) -> Space:
@@ -362,6 +376,9 @@ class Study:
             seconds=seconds,
             notes=stored.get("notes", {}),
             front=Front.from_json(stored["front"], space, settings["direction"]) if "front" in stored else None,
+            optimism=Estimate.from_json(stored.get("optimism")),
+            corrected=Estimate.from_json(stored.get("corrected")),
+            overlaps=tuple(map(Overlap.from_json, stored.get("overlaps", ()))),
         )
 
     def reference(self, name: str, split: Split) -> NDArray[np.float64] | None:

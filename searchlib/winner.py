@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -21,6 +21,7 @@ from searchlib.objective import Objective
 from searchlib.pareto import nondominated, repeated
 from searchlib.scoretable import ScoreTable, signs
 from searchlib.scoring import Scorer
+from searchlib.selection_bias import Estimate, Sample, corrected, optimism, standard_error
 from searchlib.space import Population
 
 __all__ = ["Finals", "Winner", "best_of", "shortlist_values"]
@@ -41,8 +42,10 @@ def best_of(
 
 def shortlist_values(
     rows: Population, positions: NDArray[np.int64], history: History, scorer: Scorer, select: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], ScoreTable | None]:
     """Values ``(m, objectives)`` and secondary scores ``(m,)`` that decide among recommended candidates.
+
+    With them comes the table of the SELECT cases, where these decide.
 
     Arguments:
         rows: the short list, shape ``(m, d)``.
@@ -53,26 +56,32 @@ def shortlist_values(
     """
     if select:
         table = scorer.score_finalists(rows, Split.SELECT)
-        return table.values, table.secondary
+        return table.values, table.secondary, table
     # A recommendation that was never told (a distribution's mean), or asked for in a batch that was interrupted.
     unknown = (positions < 0) | (positions >= len(history))
+    unknown[~unknown] = history.stopped[positions[~unknown]]  # of these only an estimate is known
     values, secondary = np.full((len(rows), history.objectives), np.nan), np.full(len(rows), np.nan)
     values[~unknown], secondary[~unknown] = history.values[positions[~unknown]], history.secondary[positions[~unknown]]
     if unknown.any():
         table = scorer.score_finalists(rows[unknown], Split.SEARCH)
         values[unknown], secondary[unknown] = table.values, table.secondary
-    return values, secondary
+    return values, secondary, None
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Winner:
-    """How a search ends: the winner's genes, the value that decided, the held-out comparison, the front."""
+    """How a search ends: the winner's genes, the value that decided, the held-out comparison, the front.
+
+    And how much the value flatters: against the held-out one, and what is left of it without (:mod:`selection_bias`).
+    """
 
     row: NDArray[Any] | None
     value: float
     holdout: Holdout | None
     front: Front | None
+    optimism: Estimate | None = None
+    corrected: Estimate | None = None
 
 
 @final
@@ -107,10 +116,14 @@ class Finals:
         if not len(rows):
             return Winner(None, math.nan, None, None)
         for on_select in (True, False) if self._cases[Split.SELECT] else (False,):
-            found = shortlist_values(rows, known.find(rows), self._history, self._scorer, on_select)
-            best = best_of(*found, self._signs)
+            values, secondary, table = shortlist_values(
+                rows, known.find(rows), self._history, self._scorer, on_select
+            )
+            best = best_of(values, secondary, self._signs)
             if best is not None:
-                return self._of_front(rows, *found) if self._choose is not None else self._alone(rows, *best)
+                alone = self._choose is None
+                won = self._alone(rows, *best) if alone else self._of_front(rows, values, secondary)
+                return self._doubted(won, rows, known, table)
             if on_select:
                 logger.warning("no finalist succeeded on the SELECT cases; the winner is the best on the SEARCH cases")
         return Winner(None, math.nan, None, None)
@@ -135,6 +148,25 @@ class Finals:
         names, make = objective.value_names, objective.artifact
         front = Front(objective.space, rows, values, direction, chosen, held, names, make)
         return Winner(rows[chosen], float(values[chosen, 0]), holdout, front)
+
+    def _doubted(self, won: Winner, rows: Population, known: Known, table: ScoreTable | None) -> Winner:
+        """The winner with what is known about how much its value flatters."""
+        assert won.row is not None
+        objective, place = self._objective, int(np.flatnonzero((rows == won.row).all(axis=1))[0])
+        position = int(known.find(rows[place : place + 1])[0])
+        better, left, error = None, None, math.nan
+        if table is not None:
+            error = standard_error(objective, table, place, np.random.default_rng([self._seed, 2]))
+            if len(self._signs) == 1:
+                rng = np.random.default_rng([self._seed, 3])
+                left = corrected(objective, table.scores[table.done], table.secondary[table.done], rng)
+        elif 0 <= position < len(self._history):
+            error = float(self._history.standard_error[position, 0])
+        if won.holdout is not None:
+            cases = self._cases[Split.SEARCH if table is None else Split.SELECT]
+            held = Sample.of(won.holdout.rows[0], won.holdout.cases, objective.additive)
+            better = optimism(float(self._signs[0]), Sample(won.value, error, cases), held)
+        return replace(won, optimism=better, corrected=left)
 
     def _held_out(self, rows: Population) -> tuple[Holdout | None, NDArray[np.float64] | None]:
         """The first row against every reference on the held-out cases, and the values of all rows there."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.allocation_space import AllocationSpace
+from searchlib.captured import captured
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.memo import Memo
@@ -99,6 +100,7 @@ class WithCost(Objective):
         self.value_names = (*known, *names)
         self.additive = objective.additive
         self.chunk_rows, self.chunk_cases = objective.chunk_rows, objective.chunk_cases
+        self.shareable = objective.shareable
         self.batch_size, self.recomputable = objective.batch_size, objective.recomputable
         self._references = {key: self._numbers(given) for key, given in (reference_costs or {}).items()}
         unknown = sorted(set(self._references) - set(objective.references()))
@@ -176,6 +178,11 @@ class WithCost(Objective):
     def cost(self, candidates: Candidates, cases: Cases) -> float:
         """What evaluating costs, as the objective counts it."""
         return self.objective.cost(self._inner(candidates), cases)
+
+    def unseen(self) -> tuple[str, ...]:
+        """The objective's, and the costs' functions'."""
+        functions = [function for function in (self._cost, self._translate) if function is not None]
+        return (*self.objective.unseen(), *(name for function in functions for name in captured(function)))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The objective's, with the costs' functions by name and body."""

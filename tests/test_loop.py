@@ -859,7 +859,7 @@ def test_the_short_list_holds_distinct_candidates():
 
 
 def test_a_time_limit_counts_what_is_evaluated_outside():
-    run = Search(space=Real(0, 1), budget=Budget(seconds=0.05))
+    run = Search(space=Real(0, 1), algorithm=RandomSearch(), budget=Budget(seconds=0.05))
     rounds = 0
     while len(batch := run.ask(1)):
         time.sleep(0.02)

@@ -138,7 +138,7 @@ def test_the_default_algorithm_suits_the_number_of_objectives(directions, algori
         return [abs(xi - number / 5) + x[number % 2] for number, xi in zip(range(directions), x * 3, strict=False)]
 
     result = search(function, space=Real(0, 1, length=3), direction=("minimize",) * directions, budget=60)
-    assert result.algorithm == repr(algorithm)
+    assert result.notes["chosen"] == repr(algorithm)
     assert len(result.front) > 1
     assert nondominated(result.front.values).all()
 

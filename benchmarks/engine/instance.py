@@ -45,8 +45,9 @@ class Instance:
 class Meter:
     """An instance that counts: call it with rows, get what an evaluation shows, until the budget is spent.
 
-    Every row counts, duplicates too. A method may set :attr:`recommended` to the row that it would hand over;
-    otherwise that is the best one seen, by what the evaluations showed.
+    Every row counts, duplicates too, and rows outside of the space, which cannot win. A method may set
+    :attr:`recommended` to the row that it would hand over; otherwise that is the best one seen, by what the evaluations
+    showed.
 
     Attributes:
         curve: true value of the best row seen (by what was shown) after every evaluation.
@@ -72,8 +73,9 @@ class Meter:
             raise Spent
         truth = self.instance.truth(rows)
         shown = truth if self.instance.noise is None else self.instance.noise(self._rng, truth)
-        for row, seen, true in zip(rows, shown.tolist(), truth.tolist(), strict=True):
-            if seen < self._best:
+        inside = self.instance.space.contains(rows.astype(self.instance.space.dtype))  # a probe may lie outside
+        for row, seen, true, good in zip(rows, shown.tolist(), truth.tolist(), inside.tolist(), strict=True):
+            if good and seen < self._best:
                 self._best, self._best_row, self._best_truth = seen, row, true
             self.curve.append(self._best_truth)
         self.seconds += time.process_time() - start

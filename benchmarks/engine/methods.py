@@ -58,7 +58,7 @@ _OWN: Mapping[str, Method] = {
 _EDA = Method(searched(algorithms.EstimationOfDistribution))
 _RANDOM = {"random": Method(plain.random_search)}
 _CMA = {"pycma, relaxed": Method(cma_latent(), ("cma",))}
-_TPE = {"optuna TPE": Method(optuna_method("TPE"), ("optuna",), 300)}
+_TPE = {"optuna TPE": Method(optuna_method("TPE"), ("optuna",), 100)}
 
 METHODS: Mapping[str, Mapping[str, Method]] = {
     "a1": {

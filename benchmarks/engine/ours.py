@@ -13,7 +13,7 @@ from searchlib.algorithms import Evidence, Problem, Status
 __all__ = ["searched"]
 
 
-def searched(algorithm: Callable[[], Algorithm], *, batch: int = 8) -> Callable[[Meter, np.random.Generator], None]:
+def searched(algorithm: Callable[[], Algorithm], *, batch: int = 1) -> Callable[[Meter, np.random.Generator], None]:
     """Run an algorithm of the library; what it recommends is what counts."""
 
     def run(meter: Meter, rng: np.random.Generator) -> None:

@@ -190,11 +190,13 @@ def additive_program(meter: Meter, rng: Rng) -> None:
         levels = levels[:1]
     changes = np.full((n, m), np.nan)
     changes[:, base[0]] = 0.0
+    parts = rng.permutation(n)[: max(1, meter.budget // 2)]
     for level in levels:
-        rows = np.repeat(base[None, :], n, axis=0)
-        rows[np.arange(n), np.arange(n)] = level  # one layer over budget by itself is what a probe is
-        changes[:, level] = meter(rows) - reference
+        rows = np.repeat(base[None, :], len(parts), axis=0)
+        rows[np.arange(len(parts)), parts] = level  # one layer over budget by itself is what a probe is
+        changes[parts, level] = meter(rows) - reference
     worst = np.maximum(changes[:, levels[0]], 1e-12)
+    worst[np.isnan(worst)] = np.nanmedian(worst)
     for level in range(m):  # a quarter per bit where nothing was measured
         gap = np.isnan(changes[:, level])
         guess = worst * (4.0 ** (BITS[0] - BITS[level]) - 4.0 ** (BITS[0] - 4))

@@ -7,6 +7,7 @@ from searchlib.lazy import lazy_names
 
 if TYPE_CHECKING:
     from searchlib.algorithms.archive import Archive, Pool
+    from searchlib.algorithms.auto import Auto
     from searchlib.algorithms.beam import Beam
     from searchlib.algorithms.cma_es import CMAES
     from searchlib.algorithms.estimation_of_distribution import EstimationOfDistribution
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from searchlib.algorithms.nsga2 import NSGA2
     from searchlib.algorithms.nsga3 import NSGA3
     from searchlib.algorithms.one_at_a_time import OneAtATime
+    from searchlib.algorithms.one_plus_one_es import OnePlusOneES
+    from searchlib.algorithms.portfolio import Portfolio
     from searchlib.algorithms.predictor import FittedPredictor, Predictor
     from searchlib.algorithms.predictor_guided import PredictorGuided
+    from searchlib.algorithms.probed_allocation import ProbedAllocation
     from searchlib.algorithms.quasi_random import QuasiRandom
     from searchlib.algorithms.random_search import RandomSearch
     from searchlib.algorithms.ranking import HingeRanker
@@ -34,6 +38,7 @@ __all__ = [
     "NSGA3",
     "Algorithm",
     "Archive",
+    "Auto",
     "Batch",
     "Beam",
     "EstimationOfDistribution",
@@ -47,9 +52,12 @@ __all__ = [
     "LocalSearch",
     "Nevergrad",
     "OneAtATime",
+    "OnePlusOneES",
     "Pool",
+    "Portfolio",
     "Predictor",
     "PredictorGuided",
+    "ProbedAllocation",
     "Problem",
     "QuasiRandom",
     "RandomSearch",
@@ -64,6 +72,7 @@ __all__ = [
 #: Where each name lives, in this package.
 _HOMES = {
     "Archive": "archive",
+    "Auto": "auto",
     "Beam": "beam",
     "CMAES": "cma_es",
     "EstimationOfDistribution": "estimation_of_distribution",
@@ -78,9 +87,12 @@ _HOMES = {
     "NSGA3": "nsga3",
     "Nevergrad": "nevergrad",
     "OneAtATime": "one_at_a_time",
+    "OnePlusOneES": "one_plus_one_es",
     "Pool": "archive",
+    "Portfolio": "portfolio",
     "Predictor": "predictor",
     "PredictorGuided": "predictor_guided",
+    "ProbedAllocation": "probed_allocation",
     "QuasiRandom": "quasi_random",
     "RandomSearch": "random_search",
     "ScikitPredictor": "scikit_predictor",

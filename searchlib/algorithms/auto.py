@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
@@ -9,10 +11,32 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
+from searchlib.algorithms.cma_es import CMAES
+from searchlib.algorithms.estimation_of_distribution import EstimationOfDistribution
+from searchlib.algorithms.evolution import Evolution
 from searchlib.algorithms.local_search import LocalSearch
-from searchlib.space import Population
+from searchlib.algorithms.one_plus_one_es import OnePlusOneES
+from searchlib.algorithms.portfolio import Portfolio
+from searchlib.algorithms.predictor_guided import PredictorGuided
+from searchlib.algorithms.probed_allocation import ProbedAllocation
+from searchlib.allocation_space import AllocationSpace
+from searchlib.errors import MissingOperator
+from searchlib.space import Population, Space
 
 __all__ = ["Auto", "Chosen"]
+
+#: More evaluations than this, and a predictor that is trained at every stage takes longer than it is worth.
+_MANY = 1500
+#: As many evaluations as cheap objectives have, where the search itself must be cheap.
+_CHEAP = 20_000
+#: As few evaluations as a predictor alone does most with, where genes are real.
+_FEW = 150
+#: More features than this, and a Gaussian process of so few evaluations learns nothing.
+_WIDE = 512
+#: Reals of the relaxation above which no covariance can be learned from so few evaluations.
+_TALL = 200
+#: Evaluations assumed where another limit stops the search.
+_UNKNOWN = 300
 
 
 class Chosen(NamedTuple):
@@ -25,7 +49,131 @@ class Chosen(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Auto(Algorithm):
-    """stub"""
+    """Chooses by the space, the number of evaluations, the noise and the number of objectives.
+
+    The default of a search whose objective recommends nothing. Its rules come from the training problems of
+    ``python -m benchmarks engine`` (docs/engine.md); ``result.notes`` says which was taken: ``chosen``, the algorithm,
+    and ``because``, the rule.
+
+    =============================================== =============================================================
+    problem                                         algorithm
+    =============================================== =============================================================
+    several objectives                              :class:`~searchlib.NSGA2`; from four on :class:`~searchlib.NSGA3`
+    options of parts under budgets                  :class:`~searchlib.ProbedAllocation`
+    noise, and genes that are on or off, or options :class:`~searchlib.EstimationOfDistribution` (its linear model)
+    very many reals                                 :class:`~searchlib.OnePlusOneES`
+    reals, and very few evaluations                 :class:`~searchlib.PredictorGuided`
+    reals                                           :class:`~searchlib.CMAES` and
+                                                    :class:`~searchlib.PredictorGuided`, taking turns; with
+                                                    :class:`~searchlib.LocalSearch` where other genes are choices;
+                                                    CMAES alone where there are many evaluations
+    choices, and tens of thousands of evaluations   :class:`~searchlib.Evolution`
+    anything else                                   :class:`~searchlib.LocalSearch` and
+                                                    :class:`~searchlib.PredictorGuided`, taking turns; without the
+                                                    predictor where there are many evaluations or features
+    =============================================== =============================================================
+
+    Example:
+        >>> from searchlib import search
+        >>> from searchlib.spaces import Subset
+        >>> result = search(sum, Auto(), space=Subset(40, k=4), budget=120, direction="maximize")
+        >>> result.best, result.notes["because"]
+        ((36, 37, 38, 39), 'choices without reals: local moves and a predictor learn from each other')
+    """
+
+    def choose(self, problem: Problem) -> Chosen:
+        """What would search this problem, and why."""
+        space, evaluations = problem.space, problem.evaluations or _UNKNOWN
+        if problem.objectives > 1:
+            return _for_several(problem.objectives)
+        if isinstance(space, AllocationSpace) and len(space.budgets_array):
+            return Chosen(
+                ProbedAllocation(),
+                "options under budgets: probe the parts, solve the sum exactly, search what it misses",
+            )
+        if problem.noisy and (learned := _learns_marginals(problem)):
+            return Chosen(learned, "noise on choices: a linear model of all values averages over it")
+        if evaluations > _CHEAP and not math.isinf(space.size):
+            return Chosen(Evolution(), "so many evaluations of choices: an evolution costs next to nothing for each")
+        return _with_reals(space, evaluations) if math.isinf(space.size) else _without_reals(space, evaluations)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
-        return LocalSearch().start(problem, rng)
+        """Begin a run of the chosen algorithm; works on every space."""
+        chosen = self.choose(problem)
+        return _AutoRun(chosen, chosen.algorithm.start(problem, rng))
+
+
+@final
+class _AutoRun(Run):
+    """The chosen run, which also says that it was chosen."""
+
+    def __init__(self, chosen: Chosen, run: Run) -> None:
+        self._chosen, self._run = chosen, run
+
+    def ask(self, n: int) -> Batch:
+        return self._run.ask(n)
+
+    def tell(self, evidence: Evidence) -> None:
+        self._run.tell(evidence)
+
+    def recommend(self, n: int) -> Population:
+        return self._run.recommend(n)
+
+    def notes(self) -> Mapping[str, Any]:
+        return {"chosen": repr(self._chosen.algorithm), "because": self._chosen.because, **self._run.notes()}
+
+
+def _for_several(objectives: int) -> Chosen:
+    from searchlib.algorithms.nsga2 import NSGA2
+    from searchlib.algorithms.nsga3 import NSGA3
+
+    if objectives <= 3:
+        return Chosen(NSGA2(), "two or three objectives: nondominated sorting and crowding")
+    return Chosen(NSGA3(), "four objectives or more: nondominated sorting and reference directions")
+
+
+def _learns_marginals(problem: Problem) -> Algorithm | None:
+    """The estimation of distribution, where the space suits it."""
+    algorithm = EstimationOfDistribution()
+    try:
+        algorithm.start(problem, np.random.default_rng(0))
+    except MissingOperator:
+        return None
+    return algorithm
+
+
+def _with_reals(space: Space, evaluations: int) -> Chosen:
+    if space.latent_dimension > _TALL and evaluations < 20 * space.latent_dimension:
+        return Chosen(OnePlusOneES(), "more reals than a covariance can be learned for: one parent, steps by success")
+    if importlib.util.find_spec("cma") is None:
+        return _without_reals(space, evaluations, "reals, but pycma is not installed (pip install 'searchlib[cma]')")
+    if evaluations > _MANY:
+        return Chosen(CMAES(), "reals and many evaluations: a covariance is learned")
+    if evaluations <= _FEW:
+        return Chosen(PredictorGuided(), "reals and very few evaluations: a predictor")
+    if _only_reals(space):
+        return Chosen(
+            Portfolio((CMAES(), PredictorGuided(population=12))),
+            "reals and few evaluations: a covariance and a predictor learn from each other",
+        )
+    return Chosen(
+        Portfolio((CMAES(), PredictorGuided(population=12), LocalSearch())),
+        "reals among choices: a covariance, a predictor and local moves learn from each other",
+    )
+
+
+def _only_reals(space: Space) -> bool:
+    """Whether every gene is real, as far as samples show: hardly any two of them share a value."""
+    rows = space.sample(np.random.default_rng(0), 64)
+    return bool((np.array([len(np.unique(column)) for column in rows.T]) > 32).all())
+
+
+def _without_reals(space: Space, evaluations: int, because: str = "choices without reals") -> Chosen:
+    width = space.features(space.sample(np.random.default_rng(0), 1)).shape[1]
+    if evaluations > _MANY or width > _WIDE:
+        reason = "many evaluations" if evaluations > _MANY else "very many features"
+        return Chosen(LocalSearch(), f"{because}, {reason}: local moves, screened by a linear model")
+    return Chosen(
+        Portfolio((LocalSearch(), PredictorGuided(population=12))),
+        f"{because}: local moves and a predictor learn from each other",
+    )

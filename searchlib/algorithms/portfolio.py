@@ -20,6 +20,8 @@ __all__ = ["Portfolio"]
 
 #: Ids under which a member hears of candidates that others proposed: negative, and far from those of strangers.
 _OTHERS = -(1 << 41)
+#: A candidate is a success where it is among so many best ones.
+_ELITE = 8
 #: How often a member whose proposals are all known is asked again.
 _AGAIN = 4
 
@@ -30,9 +32,9 @@ class Portfolio(Algorithm):
     """Algorithms that take turns; what one finds, the others start from.
 
     The first ``warmup`` candidates are shared evenly; from then on each member gets a share of the candidates in
-    proportion to how often, lately, its candidates were better than the best before them (with one success and
-    ``prior`` trials to begin with, and a floor, so that nobody is given up). Every member is told of every candidate:
-    those of the others come to it as injections. No candidate is proposed twice.
+    proportion to how often, lately, its candidates were among the eight best of all that had been told by then (with a
+    floor, so that nobody is given up). Every member is told of every candidate: those of the others come to it as
+    injections. No candidate is proposed twice.
 
     Arguments:
         members: two or more algorithms.
@@ -104,7 +106,7 @@ class _PortfolioRun(Run):
         self._seeds = self._proposed.claim(distinct(problem.space.canonical(problem.first_rows)))
         self._waiting: list[Evidence] = []
         self._owner: dict[int, int] = {}
-        self._best = np.inf
+        self._elite = [np.inf] * _ELITE
         self._asked = 0
         self._space = problem.space
 
@@ -114,8 +116,8 @@ class _PortfolioRun(Run):
         start = self._asked
         self._asked += len(rows)
         parts = [rows]
-        for place in self._turns(n - len(rows)):
-            parts.append(self._from(place, 1))
+        for place, count in enumerate(self._counts(n - len(rows))):
+            parts += self._from(place, count)
         rows = np.concatenate(parts)
         return Batch(np.arange(start, start + len(rows)), rows)
 
@@ -134,24 +136,21 @@ class _PortfolioRun(Run):
 
     def notes(self) -> Mapping[str, Any]:
         members = [
-            {"algorithm": repr(settings), "candidates": member.asked, "improved": sum(member.successes),
+            {"algorithm": repr(settings), "candidates": member.asked, "among_the_best": sum(member.successes),
              **({"notes": dict(found)} if (found := member.run.notes()) else {})}
             for settings, member in zip(self._settings.members, self._members, strict=True)
         ]  # fmt: skip
         return {"portfolio": members}
 
-    def _turns(self, n: int) -> NDArray[np.int64]:
-        """Whose turn the next ``n`` candidates are."""
-        if n <= 0:
-            return np.empty(0, np.int64)
-        counts = np.array([member.asked for member in self._members], np.float64)
-        shares = self._shares()
-        turns = []
+    def _counts(self, n: int) -> list[int]:
+        """How many of the next ``n`` candidates each member may propose."""
+        asked = np.array([member.asked for member in self._members], np.float64)
+        shares, counts = self._shares(), [0] * len(asked)
         for _ in range(n):  # whoever is furthest behind its share
-            place = int(np.argmax(shares * (counts.sum() + 1) - counts))
+            place = int(np.argmax(shares * (asked.sum() + 1) - asked))
+            asked[place] += 1
             counts[place] += 1
-            turns.append(place)
-        return np.array(turns)
+        return counts
 
     def _shares(self) -> NDArray[np.float64]:
         k, settings = len(self._members), self._settings
@@ -161,24 +160,32 @@ class _PortfolioRun(Run):
         rates = np.array([(1 + sum(each)) / (2 * k + len(each)) for each in lately])
         return np.asarray(settings.floor + (1 - k * settings.floor) * rates / rates.sum())
 
-    def _from(self, place: int, n: int) -> Population:
-        """Up to ``n`` candidates of a member that nobody has proposed; of another one where it has no more."""
+    def _from(self, place: int, n: int) -> list[Population]:
+        """Up to ``n`` candidates of a member that nobody has proposed; of the others where it has no more."""
+        found: list[Population] = []
         for offset in range(len(self._members)):
             which = (place + offset) % len(self._members)
-            member = self._members[which]
             for _ in range(_AGAIN):
-                batch = member.run.ask(n)
-                places = self._proposed.claim_places(self._space.canonical(batch.population))
-                if len(places):
-                    ids = np.arange(self._asked, self._asked + len(places))
-                    self._asked += len(places)
-                    member.asked += len(places)
-                    member.own.update(zip(ids.tolist(), batch.ids[places].tolist(), strict=True))
-                    self._owner.update(dict.fromkeys(ids.tolist(), which))
-                    return np.asarray(batch.population[places])
+                if not n:
+                    return found
+                batch = self._members[which].run.ask(n)
                 if not len(batch):
                     break
-        return self._seeds[:0]
+                new = self._claimed(which, batch)
+                found.append(new)
+                n -= len(new)
+        return found
+
+    def _claimed(self, which: int, batch: Batch) -> Population:
+        """What is new of a member's candidates, under our ids from now on."""
+        member = self._members[which]
+        places = self._proposed.claim_places(self._space.canonical(batch.population))
+        ids = np.arange(self._asked, self._asked + len(places))
+        self._asked += len(places)
+        member.asked += len(places)
+        member.own.update(zip(ids.tolist(), batch.ids[places].tolist(), strict=True))
+        self._owner.update(dict.fromkeys(ids.tolist(), which))
+        return np.asarray(batch.population[places])
 
     def _settle(self) -> None:
         """Tell everybody, in the order of ids, whatever order it came in."""
@@ -194,10 +201,9 @@ class _PortfolioRun(Run):
         )
         self._waiting = []
         self._archive.settle()
-        before = self._best  # what a batch is measured by: the best before it
+        bar = self._elite[-1]  # what a whole batch is measured by
         for index, value, done in told:
             owner = self._owner.pop(index, None)
             if owner is not None:
-                self._members[owner].successes.append(done and value < before)
-            if done:
-                self._best = min(self._best, value)
+                self._members[owner].successes.append(done and value <= bar)
+        self._elite = sorted(self._elite + [value for _, value, done in told if done])[:_ELITE]

@@ -1,0 +1,170 @@
+"""The engine's suite: its problems, its rivals, its statistics, and a run as short as it gets."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cma")
+pytest.importorskip("nevergrad")
+
+from benchmarks.__main__ import main
+from benchmarks.engine import plain
+from benchmarks.engine.families import FAMILIES
+from benchmarks.engine.instance import Instance, Meter, Spent
+from benchmarks.engine.methods import available
+from benchmarks.engine.standings import ecdf, holm, standings
+from searchlib.spaces import Allocation, Binary, Subset
+
+NEEDS_IOH = {"a1"}
+PROBLEMS = [
+    (family, problem)
+    for family, known in FAMILIES.items()
+    for problem in (*known.train, *known.test)
+    if family not in NEEDS_IOH or importlib.util.find_spec("ioh") is not None or problem == "priced mask"
+]
+
+
+@pytest.mark.parametrize(("family", "problem"), PROBLEMS, ids=lambda word: word.replace(" ", "-"))
+def test_an_instance_is_a_function_of_its_number(family, problem):
+    first, again, other = (FAMILIES[family].make(problem, number) for number in (1, 1, 2))
+    rows = first.space.sample(np.random.default_rng(0), 12)
+    values = first.truth(rows)
+    assert values.shape == (12,)
+    assert np.isfinite(values).all()
+    assert np.array_equal(values, again.truth(rows))
+    assert np.ptp(values) > 0
+    elsewhere = other.space.sample(np.random.default_rng(0), 12)
+    assert not np.array_equal(values, other.truth(elsewhere))
+    one_by_one = np.concatenate([first.truth(row[None]) for row in rows])
+    np.testing.assert_allclose(values, one_by_one, rtol=1e-9)
+
+
+def test_training_and_test_problems_are_apart():
+    for known in FAMILIES.values():
+        assert known.train
+        assert known.test
+        assert not set(known.train) & set(known.test)
+
+
+def spent(method, instance, budget, seed=0):
+    meter = Meter(instance, budget, np.random.default_rng(seed))
+    with contextlib.suppress(Spent):
+        method(meter, np.random.default_rng(seed))
+    return meter
+
+
+def test_a_meter_counts_every_row_and_stops():
+    instance = Instance("ones", 0, Binary(6), lambda rows: -np.asarray(rows, float).sum(axis=1))
+    meter = Meter(instance, 5, np.random.default_rng(0))
+    meter(np.zeros((3, 6), bool))
+    assert meter.left == 2
+    assert len(meter(np.ones((9, 6), bool))) == 2
+    assert meter.outcome() == -6.0
+    assert meter.curve == [0.0, 0.0, 0.0, -6.0, -6.0]
+    with pytest.raises(Spent):
+        meter(np.ones((1, 6), bool))
+
+
+def test_under_noise_the_recommendation_counts_and_not_the_luckiest_value():
+    instance = Instance(
+        "ones", 0, Binary(2), lambda rows: np.asarray(rows, float).sum(axis=1), lambda rng, true: -100 * true
+    )
+    meter = Meter(instance, 4, np.random.default_rng(0))
+    meter(np.array([[0, 0], [1, 1]]))
+    assert meter.outcome() == 2.0, "it looked best"
+    meter.recommended = np.array([0, 0])
+    assert meter.outcome() == 0.0
+
+
+def test_the_simple_loops_find_the_optimum_of_small_problems():
+    rng = np.random.default_rng(0)
+    worth = rng.normal(0, 1, 10)
+
+    def of_subset(rows):
+        return -worth[np.asarray(rows)].sum(axis=1)
+
+    best = -np.sort(worth)[-3:].sum()
+    subset = Instance("worth", 0, Subset(10, k=3), of_subset)
+    for loop in (plain.swap, plain.single_drops_and_swaps, plain.subset_genetic, plain.random_search):
+        assert spent(loop, subset, 400).outcome() == pytest.approx(best), loop.__name__
+    bits = Instance("bits", 0, Binary(8), lambda rows: -np.asarray(rows, float).sum(axis=1))
+    for loop in (plain.bit_flips, plain.heavy_tailed, plain.distribution_of_bits):
+        assert spent(loop, bits, 500).outcome() == -8.0, loop.__name__
+
+
+def test_the_additive_program_is_exact_on_a_sum():
+    levels = (2, 3, 4, 5, 6, 8)
+    sizes, rng = np.array([3.0, 1.0, 2.0, 1.0]), np.random.default_rng(1)
+    loss = np.sort(rng.lognormal(0, 1, (4, 6)), axis=1)[:, ::-1]
+    costs = tuple(tuple(float(size * bits) for bits in levels) for size in sizes)
+    space = Allocation(tuple("abcd"), levels, costs=(costs,), budgets=(4 * sizes.sum(),))
+
+    def truth(rows):
+        return loss[np.arange(4), np.asarray(rows, int)].sum(axis=1)
+
+    every = np.array(list(itertools.product(range(6), repeat=4)))
+    best = truth(every[space.contains(every)]).min()
+    found = spent(plain.additive_program, Instance("sum", 0, space, truth), 100)
+    assert found.outcome() <= best + 1e-12
+
+
+@pytest.mark.parametrize("family", ["a2", "b", "c", "d", "e", "f"])
+def test_every_method_runs_on_its_family_and_recommends_something_feasible(family):
+    known = FAMILIES[family]
+    for problem in (known.train[0], known.test[0]):
+        instance = known.make(problem, 0)
+        methods = available(family, type(instance.space).__name__)
+        assert {"auto", "random"} <= set(methods)
+        for name, method in methods.items():
+            meter = spent(method.run, instance, 30)
+            assert np.isfinite(meter.outcome()), name
+            assert len(meter.curve) <= 30, name
+
+
+def test_ranks_wins_and_corrected_tests_are_the_usual_ones():
+    from scipy.stats import wilcoxon
+
+    rng = np.random.default_rng(0)
+    values = {name: (rng.normal(shift, 1, 30)).tolist() for name, shift in
+              (("ours", 0.0), ("near", -0.1), ("far", 3.0), ("random", 9.0))}  # fmt: skip
+    found = standings(values, "ours")
+    table = np.array(list(values.values()))
+    assert found["ours"].rank == pytest.approx((table.argsort(axis=0).argsort(axis=0)[0] + 1).mean())
+    assert found["far"].wins == pytest.approx((table[0] < table[2]).mean())
+    assert found["far"].p_better < 1e-6
+    assert found["near"].p_better > 0.05
+    scale = np.maximum(table[3] - table.min(axis=0), 1e-300)
+    raw = wilcoxon((table[2] - table[0]) / scale, alternative="greater", zero_method="zsplit").pvalue
+    assert raw <= found["far"].p_better <= 3 * raw + 1e-12
+    assert found["near"].behind_bound > found["far"].behind_bound
+
+
+def test_holms_correction_is_that_of_his_paper():
+    """Holm 1979: the smallest p times m, the next times m - 1, and never less than the one before."""
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005, "own": 0.0}, "own")
+    assert corrected == pytest.approx({"own": 1.0, "d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+
+
+def test_the_share_of_targets_reached_counts_by_hand():
+    curves = np.array([[3.0, 1.0, 2.0], [5.0, 5.0, 0.0]])
+    targets = np.array([[2.5, 1.0], [4.0, 0.0]])
+    assert ecdf(curves, targets, [1, 2, 3]) == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.slow
+def test_the_smoke_preset_prints_all_rows_and_writes_its_json(tmp_path, capsys):
+    families = ["--family", "a2", "--family", "b", "--family", "c"]
+    assert main(["engine", "--preset", "smoke", *families, "--out", str(tmp_path)]) == 0
+    written = json.loads((tmp_path / "engine.json").read_text())
+    rows = {(row["task"], row["method"]): row["metrics"] for row in written["rows"]}
+    assert rows["a2, 40", "auto"]["rank"]["mean"] < rows["a2, 40", "random"]["rank"]["mean"]
+    assert rows["b, 40", "auto"]["rank"]["mean"] < rows["b, 40", "random"]["rank"]["mean"]
+    assert any("not inferior" in claim["claim"] for claim in written["claims"])
+    assert all(claim["preset"] == "paper" for claim in written["claims"])
+    assert "swap (1+1)" in capsys.readouterr().out
