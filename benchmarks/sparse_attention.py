@@ -41,7 +41,7 @@ __all__ = ["DESCRIPTION", "SEEDS", "add_arguments", "run"]
 DESCRIPTION = "MoA: a span of its own for every attention head of a language model"
 
 #: Training runs: every seed is a model, with cases of its own.
-SEEDS: Mapping[str, int] = {"smoke": 1, "small": 1, "paper": 3, "full": 1}
+SEEDS: Mapping[str, int] = {"smoke": 1, "small": 1, "paper": 6, "full": 1}
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
