@@ -60,7 +60,7 @@ LISTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("space", "expected"), LISTS, ids=lambda item: repr(item)[:60])
+@pytest.mark.parametrize(("space", "expected"), LISTS, ids=[repr(space)[:60] for space, _ in LISTS])
 def test_enumerate_lists_every_candidate_once_in_lexical_order(space, expected):
     expected = sorted(expected)
     assert list(map(tuple, space.enumerate().tolist())) == expected
