@@ -80,6 +80,9 @@ def _cell(table: Table, arguments: argparse.Namespace, family: str, budget: int)
     """All methods on all problems of a family at one budget."""
     known = FAMILIES[family]
     problems = known.test if arguments.problems == "test" else known.train
+    problems = tuple(problem for problem in problems if _is_here(table, family, problem))
+    if not problems:
+        return
     if arguments.preset == "smoke":
         problems = problems[:1]
     jobs = [
@@ -94,6 +97,16 @@ def _cell(table: Table, arguments: argparse.Namespace, family: str, budget: int)
     for job, outcome in zip(jobs, joblib.Parallel(arguments.jobs, return_as="generator")(calls), strict=True):
         outcomes[job] = outcome
     _judge(table, family, budget, outcomes)
+
+
+def _is_here(table: Table, family: str, problem: str) -> bool:
+    """Whether the package that a problem comes from is installed."""
+    try:
+        FAMILIES[family].make(problem, 0)
+    except ModuleNotFoundError as error:
+        table.progress(f"{family}: {problem} is left out ({error}): pip install 'searchlib[peers]'")
+        return False
+    return True
 
 
 def _run_one(job: _Job) -> _Outcome:

@@ -157,6 +157,16 @@ def test_the_share_of_targets_reached_counts_by_hand():
     assert ecdf(curves, targets, [1, 2, 3]) == [0.0, 0.5, 1.0]
 
 
+def test_problems_of_a_package_that_is_missing_are_left_out_and_said_so(tmp_path, capsys, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ioh", None)
+    assert main(["engine", "--preset", "smoke", "--family", "a1", "--out", str(tmp_path)]) == 0
+    assert "LABS is left out" in capsys.readouterr().err
+    written = json.loads((tmp_path / "engine.json").read_text())
+    assert written["rows"] == []
+
+
 @pytest.mark.slow
 def test_the_smoke_preset_prints_all_rows_and_writes_its_json(tmp_path, capsys):
     families = ["--family", "a2", "--family", "b", "--family", "c"]
