@@ -10,16 +10,15 @@ import numpy as np
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.algorithms.archive import Archive, Pool
+from searchlib.algorithms.proposed import Proposed
 from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings
-from searchlib.space import Population, row_keys
+from searchlib.space import Population
 
 __all__ = ["Evolution"]
 
 #: How often a child that already exists is varied again before it is replaced by a fresh sample.
 _VARIATIONS = 8
-#: How often fresh samples may turn out to be known before the space counts as exhausted.
-_SAMPLINGS = 32
 
 
 @final
@@ -81,8 +80,8 @@ class _EvolutionRun(Run):
     def __init__(self, settings: Evolution, problem: Problem, rng: np.random.Generator) -> None:
         self._settings, self._space, self._rng = settings, problem.space, rng
         self._archive = Archive(problem.space, settings.archive, settings.secondary_weight)
-        self._known: set[bytes] = set()
-        self._seeds = self._new(self._space.canonical(problem.first_rows))
+        self._proposed = Proposed(problem.space)
+        self._seeds = self._proposed.claim(self._space.canonical(problem.first_rows))
         self._asked = 0
         self._unbred = 0  # children that may still be bred from the present pools
         self._mutation_pool = self._crossover_pool = self._archive.population
@@ -97,9 +96,7 @@ class _EvolutionRun(Run):
         return Batch(ids, rows)
 
     def tell(self, evidence: Evidence) -> None:
-        strangers = evidence.ids < 0
-        if strangers.any():
-            self._known.update(row_keys(self._space.canonical(evidence.population[strangers])))
+        self._proposed.note_strangers(evidence)
         self._archive.add(evidence)
 
     def recommend(self, n: int) -> Population:
@@ -108,10 +105,10 @@ class _EvolutionRun(Run):
 
     def _initial(self, n: int) -> Population:
         seeds, self._seeds = self._seeds[:n], self._seeds[n:]
-        missing = min(n - len(seeds), self._settings.population - len(self._known))
+        missing = min(n - len(seeds), self._settings.population - len(self._proposed))
         if missing <= 0:
             return seeds
-        return np.concatenate([seeds, self._fresh(missing)])
+        return np.concatenate([seeds, self._proposed.samples(self._rng, missing)])
 
     def _breed(self, n: int) -> Population:
         if not self._unbred:
@@ -121,14 +118,14 @@ class _EvolutionRun(Run):
         n = min(n, self._unbred)
         self._unbred -= n
         if not len(self._mutation_pool):  # nothing has succeeded yet
-            return self._fresh(n)
-        children = self._new(self._children(n))
+            return self._proposed.samples(self._rng, n)
+        children = self._proposed.claim(self._children(n))
         for _ in range(_VARIATIONS):
             if len(children) == n:
                 return children
             varied = self._space.mutate(self._rng, self._children(n - len(children)))
-            children = np.concatenate([children, self._new(self._space.canonical(varied))])
-        return np.concatenate([children, self._fresh(n - len(children))])
+            children = np.concatenate([children, self._proposed.claim(self._space.canonical(varied))])
+        return np.concatenate([children, self._proposed.samples(self._rng, n - len(children))])
 
     def _children(self, n: int) -> Population:
         space, rng = self._space, self._rng
@@ -145,26 +142,3 @@ class _EvolutionRun(Run):
         if self._settings.mutate_crosses:
             return space.canonical(space.mutate(rng, np.concatenate([crossed, mutants])))
         return space.canonical(np.concatenate([crossed, space.mutate(rng, mutants)]))
-
-    def _fresh(self, n: int) -> Population:
-        """New samples; fewer than ``n`` where the space has no more."""
-        rows = self._archive.population[:0]
-        for attempt in range(_SAMPLINGS):
-            missing = n - len(rows)
-            if not missing or len(self._known) >= self._space.size:
-                break
-            # The fewer candidates are left, the more samples it takes to meet one.
-            samples = self._space.sample(self._rng, min(missing << attempt, max(missing, 4096)))
-            rows = np.concatenate([rows, self._new(self._space.canonical(samples), missing)])
-        return rows
-
-    def _new(self, rows: Population, limit: int | None = None) -> Population:
-        """The first ``limit`` rows nobody has proposed before, each once; from now on they are known."""
-        fresh: list[int] = []
-        for index, key in enumerate(row_keys(rows)):
-            if len(fresh) == limit:
-                break
-            if key not in self._known:
-                self._known.add(key)
-                fresh.append(index)
-        return rows if len(fresh) == len(rows) else rows[fresh]

@@ -90,12 +90,13 @@ class _OnePlusOneRun(Run):
         rows, self._first = self._first[:n], self._first[n:]
         start = self._asked
         self._asked += len(rows)
-        if len(rows) < n and (self._asked == 0 or not len(rows)):
-            children = self._bred(n - len(rows))
-            rows = np.concatenate([rows, children])
+        if not len(rows):
+            rows = self._bred(n)
         return Batch(np.arange(start, start + len(rows)), rows)
 
     def tell(self, evidence: Evidence) -> None:
+        self._proposed.note_strangers(evidence)
+        self._archive.add(evidence)
         self._waiting.append(evidence)
 
     def recommend(self, n: int) -> Population:
@@ -130,12 +131,9 @@ class _OnePlusOneRun(Run):
         before, best = self._value, None
         for evidence, place in told:
             index = int(evidence.ids[place])
-            self._archive.add(evidence.take(np.array([place])))
             latent = self._children.pop(index, None)
             done = evidence.status[place] == Status.DONE
             value = float(evidence.values[place, 0]) if done else math.inf
-            if index < 0:
-                self._proposed.note_strangers(evidence.take(np.array([place])))
             if latent is not None and math.isfinite(before):
                 grown = self._settings.rate if value <= before else -self._settings.rate / 4
                 self._sigma = float(np.clip(self._sigma * math.exp(grown), _SMALLEST, _LARGEST))
@@ -144,4 +142,3 @@ class _OnePlusOneRun(Run):
         if best is not None:
             latent, row = best
             self._parent = latent if latent is not None else self._space.to_latent(self._space.canonical(row[None]))[0]
-        self._archive.settle()
