@@ -101,6 +101,7 @@ class WithCost(Objective):
         self.additive = objective.additive
         self.chunk_rows, self.chunk_cases = objective.chunk_rows, objective.chunk_cases
         self.shareable = objective.shareable
+        self.noisy = objective.noisy
         self.batch_size, self.recomputable = objective.batch_size, objective.recomputable
         self._references = {key: self._numbers(given) for key, given in (reference_costs or {}).items()}
         unknown = sorted(set(self._references) - set(objective.references()))

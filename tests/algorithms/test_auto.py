@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from searchlib import Auto, search
+from searchlib import Auto, FunctionObjective, search
 from searchlib.algorithms import Problem
 from searchlib.spaces import Affine, Allocation, Binary, Categorical, Permutation, Product, Real, Simplex, Subset
 from searchlib.testing import check_algorithm
@@ -94,3 +94,10 @@ def test_it_is_better_than_random_search_everywhere():
         ours = [search(worth, Auto(), space=space, budget=100, seed=seed).value for seed in range(3)]
         theirs = [search(worth, RandomSearch(), space=space, budget=100, seed=seed).value for seed in range(3)]
         assert max(ours) < min(theirs)
+
+
+def test_a_noisy_function_is_searched_by_what_averages():
+    noisy = FunctionObjective(lambda mask: float(sum(mask)), Binary(12), noisy=True)
+    quiet = FunctionObjective(lambda mask: float(sum(mask)), Binary(12))
+    assert "noise" in search(noisy, budget=20).notes["because"]
+    assert "noise" not in search(quiet, budget=20).notes["because"]
