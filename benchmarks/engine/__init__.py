@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.engine.families import FAMILIES
 from benchmarks.engine.instance import Meter, Spent
-from benchmarks.engine.methods import OURS, available
+from benchmarks.engine.methods import METHODS, OURS, available
 from benchmarks.engine.standings import ecdf, standings
 from benchmarks.speed_clock import threads
 from benchmarks.table import Table
@@ -177,7 +177,8 @@ def _curves(
 
 def _claim_cell(table, cell, found, by_method, everywhere, instances):  # type: ignore[no-untyped-def]
     """Not inferior to the best rival; not worse than random search."""
-    rivals = {name: standing for name, standing in found.items() if name != OURS and name not in _OWN}
+    methods = METHODS[cell.split(",")[0]]
+    rivals = {name: standing for name, standing in found.items() if not methods[name].own}
     best = min(rivals, key=lambda name: rivals[name].rank)
     table.claim(
         f"{cell}: {OURS} is not inferior to the best rival, {best} (mean rank difference at most {MARGIN})",
@@ -185,7 +186,7 @@ def _claim_cell(table, cell, found, by_method, everywhere, instances):  # type: 
         test="upper 95 % bound, paired bootstrap over instances", holds=rivals[best].behind_bound <= MARGIN,
     )  # fmt: skip
     beaten = [name for name, standing in rivals.items() if standing.p_better < 0.05]
-    libraries = [name for name in rivals if name.split()[0] in _LIBRARIES]
+    libraries = [name for name in rivals if methods[name].needs]
     left = [name for name in libraries if name not in beaten]
     table.claim(
         f"{cell}: {OURS} is significantly better than every optimizer of another library"
@@ -198,8 +199,9 @@ def _claim_cell(table, cell, found, by_method, everywhere, instances):  # type: 
         value=found["random"].p_worse, bound=0.05, n=len(instances), preset="paper",
         test="one-sided Wilcoxon over instances, Holm", holds=found["random"].p_worse >= 0.05,
     )  # fmt: skip
-    for name in set(by_method) - set(everywhere):
-        _claim_partial(table, cell, name, by_method)
+    for name in by_method:
+        if name not in everywhere and not methods[name].own:
+            _claim_partial(table, cell, name, by_method)
 
 
 def _claim_partial(table, cell, name, by_method):  # type: ignore[no-untyped-def]
@@ -228,10 +230,3 @@ def _claim_overall(table: Table) -> None:
         f"families (in: {', '.join(won) or 'none'})",
         value=len(won), bound=5, n=len(verdicts), preset="paper", test="count of families", holds=len(won) >= 5,
     )  # fmt: skip
-
-
-#: Rows that are this library's own, beside the one that chooses.
-_OWN = {
-    "Evolution", "PredictorGuided", "LocalSearch", "Distribution", "CMAES", "ExactAllocation", "QuasiRandom",
-}  # fmt: skip
-_LIBRARIES = {"nevergrad", "optuna", "pymoo", "pycma", "pycma,", "cmaes", "scipy"}

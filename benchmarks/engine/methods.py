@@ -21,7 +21,6 @@ from benchmarks.engine.libraries import (
 )
 from benchmarks.engine.ours import searched
 from searchlib import algorithms
-from searchlib.algorithms.auto import Auto
 
 __all__ = ["METHODS", "OURS", "Method", "available"]
 
@@ -33,11 +32,13 @@ class Method(NamedTuple):
         run: spends a meter.
         needs: packages that it imports.
         most: the largest budget that it is run at; slow ones stop earlier, and the table shows where.
+        own: whether it is this library's, and so no rival.
     """
 
     run: Callable[[Meter, np.random.Generator], None]
     needs: tuple[str, ...] = ()
     most: int = 10**9
+    own: bool = False
 
 
 def _nevergrad(*names: str, encoding: str = "native", most: int = 10**9) -> dict[str, Method]:
@@ -48,14 +49,18 @@ def _nevergrad(*names: str, encoding: str = "native", most: int = 10**9) -> dict
     }  # fmt: skip
 
 
+def _own(algorithm: Callable[[], algorithms.Algorithm], most: int = 10**9) -> Method:
+    return Method(searched(algorithm), most=most, own=True)
+
+
 OURS = "auto"
 _OWN: Mapping[str, Method] = {
-    OURS: Method(searched(Auto)),
-    "LocalSearch": Method(searched(algorithms.LocalSearch)),
-    "Evolution": Method(searched(algorithms.Evolution)),
-    "PredictorGuided": Method(searched(algorithms.PredictorGuided), most=300),
+    OURS: _own(algorithms.Auto),
+    "LocalSearch": _own(algorithms.LocalSearch),
+    "Evolution": _own(algorithms.Evolution),
+    "PredictorGuided": _own(algorithms.PredictorGuided, most=300),
 }
-_EDA = Method(searched(algorithms.EstimationOfDistribution))
+_EDA = _own(algorithms.EstimationOfDistribution)
 _RANDOM = {"random": Method(plain.random_search)}
 _CMA = {"pycma, relaxed": Method(cma_latent(), ("cma",))}
 _TPE = {"optuna TPE": Method(optuna_method("TPE"), ("optuna",), 100)}
@@ -82,7 +87,7 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
     },
     "c": {
         **_OWN, **_RANDOM, **_TPE, **_CMA,
-        "CMAES": Method(searched(algorithms.CMAES)),
+        "CMAES": _own(algorithms.CMAES),
         "pycma, mergekit's recipe": Method(mergekit_recipe, ("cma",)),
         **_nevergrad("NGOpt", "NgIohTuned", encoding="latent"),
     },
@@ -93,13 +98,13 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
         **_nevergrad("NGOpt", "RecombiningPortfolioDiscreteOnePlusOne"),
     },
     "e": {
-        **_OWN, "EstimationOfDistribution": _EDA, **_RANDOM, "CMAES": Method(searched(algorithms.CMAES)),
+        **_OWN, "EstimationOfDistribution": _EDA, **_RANDOM, "CMAES": _own(algorithms.CMAES),
         "PBIL": Method(plain.distribution_of_bits), "cmaes LRA-CMA": Method(learning_rate_cma, ("cmaes",)),
         "pycma, population 50, mean": Method(cma_latent(population=50, mean=True), ("cma",)),
         **_nevergrad("NGOpt", "TBPSA"),
     },
     "f": {
-        **_OWN, **_RANDOM, "CMAES": Method(searched(algorithms.CMAES)),
+        **_OWN, **_RANDOM, "CMAES": _own(algorithms.CMAES),
         "(1+1)-ES": Method(plain.one_plus_one_strategy), "pycma, diagonal": Method(cma_latent(diagonal=True), ("cma",)),
         **_nevergrad("NGOpt", most=3000),
     },

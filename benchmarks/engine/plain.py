@@ -249,6 +249,6 @@ def one_plus_one_strategy(meter: Meter, rng: Rng) -> None:
         new = float(meter(row[None, :])[0])
         if new <= value:
             parent, value = row, new
-            sigma *= np.exp(0.8 / 1.0 * 0.25)
+            sigma *= np.exp(0.2)
         else:
-            sigma *= np.exp(-0.2 * 0.25)
+            sigma *= np.exp(-0.05)
