@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import PRESETS, Table
+from searchlib.errors import InvalidSettings
 
 __all__ = ["BENCHMARKS", "main"]
 
@@ -70,7 +71,11 @@ def _run(name: str, module: Any, options: list[str]) -> int:
     if arguments.seeds is None:
         arguments.seeds = _seeds(module)[arguments.preset]
     start = time.perf_counter()
-    table: Table = module.run(arguments)
+    try:
+        table: Table = module.run(arguments)
+    except InvalidSettings as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return WRONG_USAGE
     table.seconds = time.perf_counter() - start
     table.print()
     print(f"written to {table.write(arguments.out)}", file=sys.stderr)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarks import speed_allocation, speed_apply, speed_candidates, speed_engine
+from benchmarks import speed_allocation, speed_apply, speed_candidates, speed_engine, speed_strategies
 from benchmarks.small_mixtral import SMOKE_STEPS
 from benchmarks.speed_allocation import Allocations, AllocationSize
 from benchmarks.speed_apply import Applied, ApplySize
 from benchmarks.speed_candidates import GENERATE, PREFILL, CandidatesSize, Scored
 from benchmarks.speed_clock import claim_at_least, claim_at_most, threads
 from benchmarks.speed_engine import EngineSize
+from benchmarks.speed_strategies import StrategySize
 from benchmarks.table import Table
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
@@ -34,13 +35,14 @@ class Preset:
     candidates: CandidatesSize
     engine: EngineSize
     allocation: AllocationSize = AllocationSize()  # noqa: RUF009  frozen
+    strategy: StrategySize = StrategySize()  # noqa: RUF009  frozen
     repetitions: int = 5
 
 
 _TINY = ApplySize(2, hidden=32, intermediate=48, candidates=8, dtype=torch.float32)
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(_TINY, CandidatesSize(SMOKE_STEPS, "extremes", 32, 40, 2), EngineSize(2_000, 500),
-                    AllocationSize(64, 4, limit=2.0), repetitions=2),
+                    AllocationSize(64, 4, limit=2.0), StrategySize(30_000, 16), repetitions=2),
     "small": Preset(ApplySize(1), CandidatesSize(), EngineSize()),
     "paper": Preset(ApplySize(2), CandidatesSize(candidates=402, generated=20), EngineSize()),
     # All of Mixtral 8x7B: 45 billion weights, of which the released way needs two and a half copies.
@@ -67,6 +69,7 @@ def run(arguments: argparse.Namespace) -> Table:
     imports = speed_engine.import_seconds(table)
     allocated = speed_allocation.measure(table, preset.allocation, repetitions)
     with threads(arguments.threads):
+        strategies = speed_strategies.measure(table, preset.strategy, repetitions)
         scored = speed_candidates.measure(table, preset.candidates, repetitions)
         applied = speed_apply.measure(table, size, scored.histories)
     _claim_sanity(table, applied, scored, preset.candidates.cases, size.dtype)
@@ -75,6 +78,7 @@ def run(arguments: argparse.Namespace) -> Table:
         _claim_scoring(table, scored)
         _claim_engine(table, engines)
         _claim_allocating(table, allocated)
+        _claim_strategies(table, strategies)
         best = min(imports)
         table.claim("importing searchlib costs little more than numpy", value=best, bound=0.15, n=len(imports),
                     test="CPU seconds, the best of them", holds=best <= 0.15)  # fmt: skip
@@ -119,6 +123,18 @@ def _claim_engine(table: Table, engines: Mapping[str, Mapping[str, list[float]]]
     journal = engines["searchlib, journal"]["wall"]
     claim_at_most(table, "with a journal it costs at most 50 µs per candidate", journal, 50, "microseconds")
     claim_at_least(table, "the engine is faster than pymoo's", engines["pymoo GA"]["cpu"], ours, 1, "CPU seconds")
+
+
+def _claim_strategies(table: Table, spent: Mapping[str, list[float]]) -> None:
+    what = "a generation of an evolution strategy over a million weights"
+    if speed_strategies.EVOTORCH in spent:
+        ours = spent[speed_strategies.OURS["snes"]]
+        sentence = f"{what} takes at most a fifth of what evotorch's takes (SNES both)"
+        claim_at_least(table, sentence, spent[speed_strategies.EVOTORCH], ours, 5, "CPU seconds")
+    for method, name in speed_strategies.OURS.items():
+        sentence = f"{what} ({method}) takes at most three copies of its members"
+        third = [3 * seconds for seconds in spent[speed_strategies.COPY]]
+        claim_at_least(table, sentence, third, spent[name], 1, "CPU seconds, three copies over a generation")
 
 
 def _claim_allocating(table: Table, allocated: Allocations) -> None:

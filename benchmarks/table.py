@@ -25,7 +25,10 @@ __all__ = ["PRESETS", "Claim", "Table", "environment", "paired_bootstrap", "pair
 #: How much is run: seconds; minutes; hours and every claim; the paper's own models.
 PRESETS = ("smoke", "small", "paper", "full")
 
-_PACKAGES = ("numpy", "scipy", "torch", "transformers", "diffusers", "nevergrad", "cma", "pymoo", "searchlib")
+_PACKAGES = (
+    "numpy", "scipy", "torch", "transformers", "diffusers", "nevergrad", "cma", "cmaes", "pymoo", "optuna", "smac",
+    "ConfigSpace", "evotorch", "ioh", "coco-experiment", "searchlib",
+)  # fmt: skip
 
 
 @final

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from searchlib.objectives.noise_cases import NoiseCases
     from searchlib.objectives.paired_error import PairedError
     from searchlib.objectives.preferences import PreferencePair, PreferencePairs, preference_pairs
+    from searchlib.objectives.pursuit import Pursuit
+    from searchlib.objectives.pursuit_settings import PursuitSettings
+    from searchlib.objectives.pursuit_tasks import PursuitRange, PursuitTasks
     from searchlib.objectives.quantization_tables import QuantizedModels
     from searchlib.objectives.quantized_llm import QuantizedLLM
     from searchlib.objectives.quantized_model import QuantizationPlan
@@ -79,6 +82,10 @@ __all__ = [
     "PreferencePair",
     "PreferencePairs",
     "Prompt",
+    "Pursuit",
+    "PursuitRange",
+    "PursuitSettings",
+    "PursuitTasks",
     "QuantizationPlan",
     "QuantizationTable",
     "QuantizedLLM",
@@ -138,6 +145,10 @@ _HOMES = {
     "PreferencePair": ("preferences", "llm"),
     "PreferencePairs": ("preferences", "llm"),
     "Prompt": ("text_model", "llm"),
+    "Pursuit": ("pursuit", "report"),
+    "PursuitRange": ("pursuit_tasks", "report"),
+    "PursuitSettings": ("pursuit_settings", "report"),
+    "PursuitTasks": ("pursuit_tasks", "report"),
     "QuantizationPlan": ("quantized_model", "diffusion"),
     "QuantizationTable": ("uniform_grid", "llm"),
     "QuantizedLLM": ("quantized_llm", "llm"),

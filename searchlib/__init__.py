@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from searchlib.algorithms import Algorithm, Batch, Evidence, Problem, Run, Status
 from searchlib.allocation_space import AllocationSpace
 from searchlib.budget import Budget
+from searchlib.case_source import CaseRun, CaseSource, FreshCases
 from searchlib.cases import Cases, Split
 from searchlib.evaluation_cache import EvaluationCache
 from searchlib.front import Front, FrontPoint
@@ -22,6 +23,7 @@ from searchlib.loop import Search, search
 from searchlib.objective import Direction, FunctionObjective, Objective, Scores
 from searchlib.raced_rows import CaseRacing
 from searchlib.result import Outcome, Record, Result
+from searchlib.seeded_population import SeededPopulation
 from searchlib.space import Candidates, ItemSpace, Population, Space, StagedSpace
 from searchlib.study import Study
 
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
         NSGA3,
         Auto,
         Beam,
+        CatCMAwM,
         EstimationOfDistribution,
         Evolution,
+        EvolutionStrategy,
         ExactAllocation,
         GaussianProcess,
         GaussNewton,
@@ -54,7 +58,9 @@ if TYPE_CHECKING:
         ShrinkingPool,
         Stages,
     )
+    from searchlib.curriculum import Curriculum, CurriculumBatch, CurriculumRun, Ladder
     from searchlib.profiling import measure_profile
+    from searchlib.task_archive import TaskArchive
     from searchlib.with_cost import WithCost
 
 __version__ = "0.1.0"
@@ -72,14 +78,22 @@ __all__ = [
     "Budget",
     "Candidates",
     "CaseRacing",
+    "CaseRun",
+    "CaseSource",
     "Cases",
+    "CatCMAwM",
     "Comparison",
+    "Curriculum",
+    "CurriculumBatch",
+    "CurriculumRun",
     "Direction",
     "EstimationOfDistribution",
     "EvaluationCache",
     "Evidence",
     "Evolution",
+    "EvolutionStrategy",
     "ExactAllocation",
+    "FreshCases",
     "Front",
     "FrontPoint",
     "FunctionObjective",
@@ -89,6 +103,7 @@ __all__ = [
     "History",
     "Holdout",
     "ItemSpace",
+    "Ladder",
     "LocalSearch",
     "Nevergrad",
     "Objective",
@@ -110,6 +125,7 @@ __all__ = [
     "ScikitPredictor",
     "Scores",
     "Search",
+    "SeededPopulation",
     "ShrinkingPool",
     "Space",
     "Split",
@@ -117,6 +133,7 @@ __all__ = [
     "Stages",
     "Status",
     "Study",
+    "TaskArchive",
     "WithCost",
     "measure_profile",
     "search",
@@ -125,6 +142,11 @@ __all__ = [
 #: Where a name outside of the algorithms lives.
 _HOMES = {
     "AdditiveProfile": "searchlib.additive_profile",
+    "Curriculum": "searchlib.curriculum",
+    "CurriculumBatch": "searchlib.curriculum",
+    "CurriculumRun": "searchlib.curriculum",
+    "Ladder": "searchlib.curriculum",
+    "TaskArchive": "searchlib.task_archive",
     "WithCost": "searchlib.with_cost",
     "measure_profile": "searchlib.profiling",
 }

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from searchlib.history import History, Told
 from searchlib.scoretable import ScoreTable
+from searchlib.seeded_population import as_seeded
 from searchlib.space import Population, Space, row_keys
 
 __all__ = ["Known", "told"]
@@ -27,17 +28,22 @@ class Known:
 
     def find(self, population: Population) -> NDArray[np.int64]:
         """For every row its first position in the history, or -1; shape ``(n,)``."""
-        keys = row_keys(self._space.canonical(population))
-        return np.array([self._position.get(key, -1) for key in keys], np.int64)
+        return np.array([self._position.get(key, -1) for key in self._keys(population)], np.int64)
 
     def add(self, population: Population, start: int) -> NDArray[np.int64]:
         """Note that these rows are told at positions ``start…``; for duplicates their first position, else -1."""
         source = np.full(len(population), -1)
-        for index, key in enumerate(row_keys(self._space.canonical(population))):
+        for index, key in enumerate(self._keys(population)):
             first = self._position.setdefault(key, start + index)
             if first != start + index:
                 source[index] = first
         return source
+
+    def _keys(self, population: Population) -> list[bytes]:
+        seeded = as_seeded(population)
+        if seeded is not None:
+            return seeded.keys()
+        return row_keys(self._space.canonical(population))
 
 
 def told(

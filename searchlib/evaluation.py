@@ -137,11 +137,13 @@ class Evaluator:
         self._stack.close()
 
     def run(
-        self, rows: Population, split: Split, cases: Cases, chunks: Sequence[Chunk], order: Columns | None = None
+        self, rows: Population, split: Split, cases: Cases, chunks: Sequence[Chunk],
+        order: Columns | Cases | None = None,
     ) -> Iterator[ChunkScores]:
         """Evaluate chunks of a batch, yielding each as it is done (in any order where there are workers).
 
-        With an ``order`` ``(c,)`` of some of the split's columns, ``cases`` are these, and chunks count in it.
+        With an ``order`` ``(c,)`` of some of the split's columns, ``cases`` are these, and chunks count in it. Cases
+        that the split does not have are their own ``order``.
         """
         if self._workers == 1:
             for chunk in chunks:
@@ -160,7 +162,7 @@ class Evaluator:
                 yield self._alone(part, split, chunk, order)
 
     def _on_workers(
-        self, parts: dict[Chunk, Population], split: Split, order: Columns | None
+        self, parts: dict[Chunk, Population], split: Split, order: Columns | Cases | None
     ) -> Iterator[ChunkScores]:
         import joblib  # costs more than all of searchlib, and only workers need it
 
@@ -174,7 +176,7 @@ class Evaluator:
             for chunk, part in list(parts.items())
         )
 
-    def _alone(self, rows: Population, split: Split, chunk: Chunk, order: Columns | None) -> ChunkScores:
+    def _alone(self, rows: Population, split: Split, chunk: Chunk, order: Columns | Cases | None) -> ChunkScores:
         """Run one chunk with nothing beside it, so that a dying worker names the guilty rows."""
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -203,7 +205,7 @@ class _Worker:
 
 
 def _score_on_worker(
-    key: str, recipe: bytes, rows: Population, split: Split, chunk: Chunk, order: Columns | None, threads: int,
+    key: str, recipe: bytes, rows: Population, split: Split, chunk: Chunk, order: Columns | Cases | None, threads: int,
     timeout: float | None,
 ) -> ChunkScores:  # fmt: skip
     _may_grow()
@@ -214,8 +216,11 @@ def _score_on_worker(
         _Worker.stack.enter_context(objective)
         _Worker.stack.enter_context(_limited(threads))
         _Worker.objective, _Worker.key = objective, key
-    cases = _Worker.objective.cases(split)
-    cases = _columns(cases, chunk) if order is None else cases.take(order[chunk.case : chunk.case_end])
+    if isinstance(order, Cases):
+        cases = _columns(order, chunk)
+    else:
+        cases = _Worker.objective.cases(split)
+        cases = _columns(cases, chunk) if order is None else cases.take(order[chunk.case : chunk.case_end])
     if timeout is None:
         return score_chunk(_Worker.objective, rows, cases, chunk)
     with open(os.devnull, "w") as nowhere:

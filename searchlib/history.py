@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Status
 from searchlib.pareto import nondominated
+from searchlib.seeded_population import as_seeded, bits_of
 from searchlib.space import Population, Space
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Told:
         """A fingerprint of the candidates and of what was told about them."""
         digest = hashlib.blake2b(digest_size=16)
         for name in ("ids", "population", "values", "secondary", "standard_error", "status", "fresh"):
-            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+            digest.update(bits_of(getattr(self, name)))
         return digest.hexdigest()
 
 
@@ -103,6 +104,9 @@ class History:
 
     def append(self, told: Told, omitted: int = 0, digest: str = "") -> None:
         """Add a batch, or what is kept of it: without ``omitted`` candidates, all of it having the ``digest``."""
+        seeded: Any = as_seeded(told.population)
+        if seeded is not None:  # a center for every generation would add up
+            told = replace(told, population=seeded.without_center())
         self._batches.append(told)
         self._length += len(told.ids) + omitted
         self.omitted += omitted
@@ -119,7 +123,11 @@ class History:
 
     @property
     def population(self) -> Population:
-        """Shape ``(n, d)``."""
+        """Shape ``(n, d)``; not to be had of generations that are kept as seeds (:class:`EvolutionStrategy`).
+
+        Raises:
+            StudyError: only seeds are known.
+        """
         return np.asarray(self._join("population", np.empty((0, self.space.dimension), self.space.dtype)))
 
     @property
@@ -182,6 +190,10 @@ class History:
         """A fingerprint of every bit told: equal for equal histories."""
         digest = hashlib.blake2b(digest_size=16)
         for name in ("ids", "population", "values", "secondary", "standard_error", "status", "fresh", "batch"):
+            if name == "population":
+                for told in self._batches:
+                    digest.update(bits_of(told.population))
+                continue
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         digest.update("".join(self._digests).encode())
         return digest.hexdigest()

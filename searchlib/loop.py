@@ -21,6 +21,7 @@ from searchlib.arguments import whole_number
 from searchlib.asked import Asked
 from searchlib.budget import Budget
 from searchlib.case_overlap import overlaps
+from searchlib.case_source import CaseSource
 from searchlib.cases import Cases, Split
 from searchlib.description import FIXED, describe, identity
 from searchlib.duplicates import Known, told
@@ -35,6 +36,8 @@ from searchlib.raced_rows import CaseRacing, RacedRows
 from searchlib.result import Outcome, Record, Result
 from searchlib.scoretable import ScoreTable, signs
 from searchlib.scoring import Scorer
+from searchlib.seeded_population import as_seeded, bits_of
+from searchlib.sourced_rows import SourcedRows
 from searchlib.space import Candidates, Population, Space, distinct
 from searchlib.spending import Spending
 from searchlib.study import ASKED, StoredBatch, Study
@@ -79,6 +82,10 @@ class Search:
             (:class:`searchlib.CaseRacing`); by default all meet all.
         cache: file of scores that searches of the same objective share, or an :class:`~searchlib.EvaluationCache`.
             What is found there costs no budget: values are those of a search without it, which then goes on longer.
+        cases: where the SEARCH cases of every generation come from, :class:`searchlib.FreshCases` or a
+            :class:`searchlib.Curriculum`; by default all candidates meet the same. Only for algorithms that compare the
+            candidates of one generation with each other (:class:`searchlib.EvolutionStrategy`, then the default); the
+            winner is picked on the SELECT cases, which do not change.
 
     Example:
         >>> from searchlib import Evolution, Search
@@ -109,6 +116,7 @@ class Search:
         max_failures: int = 25,
         racing: CaseRacing | None = None,
         cache: str | Path | EvaluationCache | None = None,
+        cases: CaseSource | None = None,
     ) -> None:
         self.objective = _as_objective(objective, space, direction, batched)
         self.budget = Budget.of(budget)
@@ -133,19 +141,26 @@ class Search:
         self._overlaps = () if self._external else overlaps(self._cases)
         for overlap in self._overlaps:
             logger.warning("%s, so their values say too much good of what was chosen by them", overlap)
-        if algorithm is None:
+        if algorithm is None and cases is None:
             algorithm = self.objective.algorithm(self.budget.evaluations)
-        self.algorithm: Algorithm = algorithms.Auto() if algorithm is None else algorithm
+        usual = algorithms.Auto if cases is None else algorithms.EvolutionStrategy
+        self.algorithm: Algorithm = usual() if algorithm is None else algorithm
         self._given = _encoded(self.objective.space, seeds)
         self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout)
         self._study = None
         self._cache: EvaluationCache | None = None
         own: ObjectiveCache | None = None
+        if cases is not None and (racing is not None or cache is not None or self._external or self.budget.target):
+            raise InvalidSettings(
+                "cases that change cannot be raced, cached, evaluated outside or searched for a target value, because "
+                "values of different generations are not compared; leave cases=… or the other one out"
+            )
         if cache is not None:
             self._cache, own = self._shared(cache, racing, threads)
         if study is not None:
             numbers = {"seed": self.seed, "batch_size": self._batch_size, "threads": int(threads),
                        "racing": None if racing is None else repr(racing),
+                       "case_source": None if cases is None else repr(cases),
                        **self._at_the_end(), "given_seeds": self._given.tolist()}  # fmt: skip
             settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
             self._study = Study.create_or_resume(study, settings, FIXED)
@@ -158,6 +173,9 @@ class Search:
         if racing is not None:
             search_cases = self._cases[Split.SEARCH]
             self._raced = RacedRows(racing, self.objective, self._scorer, search_cases, self.seed)
+        self._sourced = None
+        if cases is not None:
+            self._sourced = SourcedRows(cases, self.objective, self.algorithm, self._scorer, self.seed)
         self._unjournaled = Scorer(self.objective, self._evaluator, self._cases, None)
         self._open = ExitStack()
         self._depth = self._asked_n = 0
@@ -273,12 +291,14 @@ class Search:
         if self._study is not None:
             # A dry run, or a search that has not caught up with its file, knows less than the file.
             if not self._replaying and self.outcome is not Outcome.DRY_RUN:
-                self._study.write_settings({"result": result.to_json()})
+                self._study.write_result(result)
             self._study.flush()
         return result
 
     def _notes(self) -> Mapping[str, Any]:
         notes = self._started().notes()
+        if self._sourced is not None:
+            notes = {**notes, "cases": self._sourced.notes()}
         return notes if self._raced is None else {**notes, "racing": self._raced.notes()}
 
     def close(self) -> None:
@@ -383,13 +403,7 @@ class Search:
         self._halfway = True
         batch = self._run.ask(n)
         if stored is not None and not stored.digest:
-            if not np.array_equal(stored.population, batch.population):
-                warnings.warn(
-                    f"the algorithm proposes other candidates than on file in batch {stored.number} (another machine "
-                    f"or other versions?); going on with the recorded ones",
-                    stacklevel=4,
-                )
-            return Batch(stored.ids, stored.population)
+            return _replayed(stored, batch)
         if not len(batch) and stored is None:
             self.outcome, self._halfway = Outcome.NOTHING_NEW, False
             return None
@@ -400,7 +414,10 @@ class Search:
         """Score a batch and say its number on file; rows that are known already are answered from the history."""
         if self.objective.recomputable:
             return self._compute(batch), -1 if stored is None else stored.number
-        source = self._known.add(batch.population, len(self.history))
+        if self._sourced is None:
+            source = self._known.add(batch.population, len(self.history))
+        else:  # a candidate that comes again meets other cases
+            source = np.full(len(batch), -1)
         fresh = source < 0
         number = -1
         if stored is not None:
@@ -408,12 +425,12 @@ class Search:
         elif self._study is not None:
             number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, fresh)
         rows = batch.population if fresh.all() else batch.population[fresh]
-        score = self._score_whole if self._raced is None else self._raced.score
-        table = score(rows, number)
+        table = self._table(rows, number)
         if self.objective.differentiable:  # nobody else looks at them, and some algorithms keep what they are told
             self._observations = np.full((len(batch), *table.scores.shape[1:]), np.nan)
             self._observations[fresh] = table.scores
-        parts, hits = None if self._raced is None else self._raced.parts, int(table.cached.sum())
+        filled = self._raced or self._sourced
+        parts, hits = None if filled is None else filled.parts, int(table.cached.sum())
         if hits:
             parts = [(rows[~table.cached], self._cases[Split.SEARCH])]
         self._spend(rows, len(batch), parts, hits)
@@ -426,8 +443,14 @@ class Search:
         columns = (table.values, table.secondary, table.standard_error, table.status)
         return Told(batch.ids, batch.population, *columns, np.ones(len(batch), np.bool_), tuple(table.errors))
 
-    def _score_whole(self, rows: Population, number: int) -> ScoreTable:
-        return self._scorer.score(rows, Split.SEARCH, number)
+    def _table(self, rows: Population, number: int) -> ScoreTable:
+        if self._raced is not None:
+            return self._raced.score(rows, number)
+        if self._sourced is None:
+            return self._scorer.score(rows, Split.SEARCH, number)
+        assert self._run is not None
+        progress = self._spent.evaluations / (self.budget.evaluations or math.inf)
+        return self._sourced.score(rows, number, self._run.generation, progress)
 
     def _spend(
         self, rows: Population, asked: int, parts: list[tuple[Population, Cases]] | None = None, hits: int = 0
@@ -478,7 +501,8 @@ class Search:
         """Tell the algorithm, in its own (minimized) numbers."""
         assert self._run is not None
         for array in (told.ids, told.population, told.values, told.secondary, told.standard_error, told.status):
-            array.flags.writeable = False  # the history's own, also in the records that users get
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False  # the history's own, also in the records that users get
         if self.objective.recomputable:
             kept = told.take(kept_rows(told, self._signs))
             self.history.append(kept, len(told.ids) - len(kept.ids), told.digest)
@@ -534,6 +558,7 @@ def search(
     max_failures: int = 25,
     racing: CaseRacing | None = None,
     cache: str | Path | EvaluationCache | None = None,
+    cases: CaseSource | None = None,
     dry_run: bool = False,
 ) -> Result:
     """Find the best candidate that the budget can buy, with an honest held-out value.
@@ -550,7 +575,7 @@ def search(
     run = Search(
         objective, algorithm, space=space, direction=direction, batched=batched, budget=budget, seed=seed, study=study,
         workers=workers, threads=threads, timeout=timeout, batch_size=batch_size, seeds=seeds, shortlist=shortlist,
-        choose=choose, max_failures=max_failures, racing=racing, cache=cache,
+        choose=choose, max_failures=max_failures, racing=racing, cache=cache, cases=cases,
     )  # fmt: skip
     try:
         with run:
@@ -583,6 +608,21 @@ def _as_objective(
         raise InvalidSettings(f"space must be a searchlib Space, but is {space!r}")
     function = _evaluated_outside if objective is None else objective
     return FunctionObjective(function, space, direction or "minimize", batched=batched)
+
+
+def _replayed(stored: StoredBatch, batch: Batch) -> Batch:
+    """What is on file of a batch that was asked for again."""
+    # The weights of a seeded population cannot be had from the file.
+    recorded = stored.population if as_seeded(batch.population) is None else batch.population
+    if bits_of(stored.population) != bits_of(batch.population):
+        differs = (
+            f"the algorithm proposes other candidates than on file in batch {stored.number} (another machine or other "
+            f"versions?)"
+        )
+        if recorded is not stored.population:
+            raise StudyMismatch(f"{differs}, and the file holds only the seeds of these; begin another study")
+        warnings.warn(f"{differs}; going on with the recorded ones", stacklevel=5)
+    return Batch(stored.ids, recorded)
 
 
 def _seconds(value: float) -> str:

@@ -82,9 +82,20 @@ class Objective(ABC):
     #: where genes are numbers of texts that a search makes on its way, or where a score is no function of the row.
     shareable: bool = True
 
+    #: The tasks that SEARCH cases can be made of to order (:meth:`task_cases`), a
+    #: :class:`searchlib.spaces.CurriculumTasks`; None where cases are what they are.
+    task_space: Any = None
+
     @abstractmethod
     def cases(self, split: Split) -> Cases:
         """The cases of a split; ``Cases.none()`` where the objective has none (SEARCH must have at least one)."""
+
+    def task_cases(self, tasks: Population, seeds: NDArray[np.int64]) -> Cases:
+        """SEARCH cases for tasks ``(n, t)`` of :attr:`task_space`, with seeds ``(n,)`` below 2**60 for their chance.
+
+        What they draw must never be what SELECT or HOLDOUT cases draw. Ids say all that decides a score.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a task_space but makes no cases of its tasks")
 
     @abstractmethod
     def evaluate(self, candidates: Candidates, cases: Cases) -> NDArray[Any] | Scores:

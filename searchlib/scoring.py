@@ -35,18 +35,20 @@ class Scorer:
         self._objective, self._evaluator, self._cases, self._study = objective, evaluator, cases, study
         self._cache = cache
 
-    def chunks(self, rows: int, split: Split) -> list[Chunk]:
+    def chunks(self, rows: int, split: Split, cases: Cases | None = None) -> list[Chunk]:
         """How a batch of ``rows`` candidates is cut; decided by the objective alone."""
-        objective = self._objective
-        return plan_chunks(rows, len(self._cases[split]), objective.chunk_rows, objective.chunk_cases)
+        objective, met = self._objective, self._cases[split] if cases is None else cases
+        return plan_chunks(rows, len(met), objective.chunk_rows, objective.chunk_cases)
 
-    def score(self, rows: Population, split: Split, number: int) -> ScoreTable:
+    def score(self, rows: Population, split: Split, number: int, given: Cases | None = None) -> ScoreTable:
         """The table of the batch ``number``; its finished chunks are read from the study.
+
+        The cases are those of the split, or the ``given`` ones, which it does not have.
 
         Candidates that the cache knows are answered like duplicates: the others are cut into chunks as if they were
         the batch. Which ones these were is on file, because a cache that has grown would answer more of them.
         """
-        cases, study, cache = self._cases[split], self._study, self._cache
+        cases, study, cache = self._cases[split] if given is None else given, self._study, self._cache
         table = ScoreTable(self._objective, len(rows), len(cases))
         stored = [] if study is None else list(study.chunks(number))
         hits = study.hits(number) if study is not None and stored else None
@@ -59,7 +61,7 @@ class Scorer:
             table.cached = hits
             order = np.argsort(~hits, kind="stable")  # on file what the cache knows comes first
         known = int(table.cached.sum())
-        missing = [_moved(chunk, (known, 0)) for chunk in self.chunks(len(rows) - known, split)]
+        missing = [_moved(chunk, (known, 0)) for chunk in self.chunks(len(rows) - known, split, cases)]
         if known:
             missing.insert(0, Chunk(0, known, 0, len(cases)))
         found = stored if cells is None else cells.answers(missing, order)
@@ -68,7 +70,7 @@ class Scorer:
                 study.write_chunk(number, scores, hits if scores is found[0] else None)
             _enter(table, scores, order)
             missing.remove(scores.chunk)
-        for scores in self._evaluator.run(rows[order], split, cases, missing):
+        for scores in self._evaluator.run(rows[order], split, cases, missing, given):
             if study is not None:
                 study.write_chunk(number, scores)
             if cache is not None:

@@ -31,6 +31,7 @@ from searchlib.history import History, Told
 from searchlib.holdout import Holdout
 from searchlib.memo import Memo
 from searchlib.result import Outcome, Result
+from searchlib.seeded_population import bits_of, read_bits
 from searchlib.selection_bias import Estimate
 from searchlib.space import Population, Space, space_from_json
 
@@ -50,6 +51,9 @@ ASKED = "asked"
 #: Commits closer together than this share one flush to the disk: a killed process loses nothing, a power cut at
 #: most this much work.
 _FLUSH_SECONDS = 0.02
+
+#: Genes of a winner beyond which its row is stored as an array, under this name, and not as text.
+_LONG_ROW, _RESULT_ROW = 10_000, "result row"
 
 _SCHEMA = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -231,7 +235,7 @@ class Study:
                 label,
                 asked,
                 np.frombuffer(ids, np.int64),
-                np.frombuffer(population, dtype).reshape(n, dimension),
+                read_bits(population, (n, dimension), dtype),
                 np.frombuffer(fresh, np.bool_),
                 *digests.get(number, ()),
             )
@@ -253,7 +257,7 @@ class Study:
                     asked,
                     len(ids),
                     np.ascontiguousarray(ids, np.int64).tobytes(),
-                    np.ascontiguousarray(population).tobytes(),
+                    bits_of(population),
                     np.ascontiguousarray(fresh, np.bool_).tobytes(),
                 ),
             )
@@ -363,7 +367,7 @@ class Study:
         """The result as far as it is on file; ``best`` is the winner's typed value, not the objective's artifact."""
         settings, space = self.settings, self.space
         stored = settings.get("result", {})
-        row = None if stored.get("row") is None else np.array(stored["row"], space.dtype)
+        row = self.read_array(_RESULT_ROW) if stored.get("row") is None else np.array(stored["row"], space.dtype)
         seconds = self._connection.execute("SELECT COALESCE(SUM(seconds), 0) FROM told").fetchone()[0]
         return Result(
             best=None if row is None else space.decode(row),
@@ -380,6 +384,14 @@ class Study:
             corrected=Estimate.from_json(stored.get("corrected")),
             overlaps=tuple(map(Overlap.from_json, stored.get("overlaps", ()))),
         )
+
+    def write_result(self, result: Result) -> None:
+        """Store how the search ended."""
+        data = result.to_json()
+        if result.row is not None and len(result.row) > _LONG_ROW:
+            data["row"] = None
+            self.write_array(_RESULT_ROW, result.row)
+        self.write_settings({"result": data})
 
     def reference(self, name: str, split: Split) -> NDArray[np.float64] | None:
         """The scores ``(c, k)`` of a reference, or None where they are not on file."""

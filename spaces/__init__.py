@@ -25,6 +25,8 @@ space                            one candidate                                va
 :class:`Allocation`              an option for every part, under budgets      tuple of options
 :class:`AttentionConfigs`        a span rule for every attention head         :class:`AttentionPlan`
 :class:`BitWidths`               bits of every weight, input and cache        :class:`BitPlan`
+:class:`CurriculumTasks`         a task to train on                           tuple of floats
+:class:`PolicyParameters`        the weights of a policy network              dict of arrays
 ===============================  ===========================================  =============================
 """
 
@@ -37,6 +39,7 @@ from searchlib.spaces.bit_plan import BitPlan, SizedTensor
 from searchlib.spaces.bit_widths import BitWidths
 from searchlib.spaces.categorical import Categorical
 from searchlib.spaces.checkpoint_coefficients import CheckpointCoefficients
+from searchlib.spaces.curriculum_tasks import CurriculumTasks
 from searchlib.spaces.eval_subsets import EvalSubsets
 from searchlib.spaces.exemplar_sets import ExemplarSets
 from searchlib.spaces.expert_merges import ExpertMatrices, ExpertMerges
@@ -47,6 +50,7 @@ from searchlib.spaces.monotone import Monotone
 from searchlib.spaces.multiset import Multiset
 from searchlib.spaces.one_of import OneOf
 from searchlib.spaces.permutation import Permutation
+from searchlib.spaces.policy_parameters import PolicyParameters
 from searchlib.spaces.product import Product
 from searchlib.spaces.real import Real
 from searchlib.spaces.simplex import Simplex
@@ -64,6 +68,7 @@ __all__ = [
     "BitWidths",
     "Categorical",
     "CheckpointCoefficients",
+    "CurriculumTasks",
     "EvalSubsets",
     "ExemplarSets",
     "ExpertMatrices",
@@ -75,6 +80,7 @@ __all__ = [
     "Multiset",
     "OneOf",
     "Permutation",
+    "PolicyParameters",
     "Product",
     "Real",
     "Simplex",

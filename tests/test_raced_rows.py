@@ -129,6 +129,18 @@ def test_a_candidate_as_good_as_the_best_is_stopped_no_more_often_than_the_error
     assert np.mean(stopped) > 0
 
 
+def test_a_margin_stops_more_and_never_more_often_than_the_error_says_who_is_better_by_it():
+    usual, wide, better = [], [], []
+    for seed in range(40):
+        table = equals("numbers", 160, np.random.default_rng([6, seed]))
+        usual.append(raced(table, CaseRacing(error=0.1), seed).stopped[8:].mean())
+        wide.append(raced(table, CaseRacing(error=0.1, margin=0.2), seed).stopped[8:].mean())
+        table[8] += 0.2  # once it is complete it is the bar itself, so there is only one
+        better.append(raced(table[:9], CaseRacing(error=0.1, margin=0.2), seed).stopped[8])
+    assert np.mean(wide) > 2 * np.mean(usual) > 0
+    assert np.mean(better) <= 0.1 + 2 * 0.3 / np.sqrt(len(better))  # 0.3: of a stop in ten
+
+
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_hopeless_candidates_meet_an_eighth_of_the_cases_and_their_value_is_estimated_well(direction):
     rng = np.random.default_rng(0)
@@ -299,7 +311,9 @@ def test_what_cannot_be_raced_is_refused_with_a_sentence(kind, match):
         Search(kind(), budget=10, racing=CaseRacing())
 
 
-@pytest.mark.parametrize("wrong", [{"error": 0}, {"error": 0.5}, {"first": 0}, {"first": 2}, {"keep": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"error": 0}, {"error": 0.5}, {"first": 0}, {"first": 2}, {"keep": 0}, {"margin": -1}]
+)
 def test_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(InvalidSettings, match=f"CaseRacing\\({next(iter(wrong))}="):
         CaseRacing(**wrong)

@@ -3,69 +3,103 @@
 Every method gets the same number of evaluations on the same instances; what counts is the true value of the candidate
 that it recommends, never the best value observed. The engine's rules were made on the training problems
 (``--problems train``); the committed table is of the others.
+
+A large suite is run in parts, each into a folder of its own, and judged together afterwards::
+
+    python -m benchmarks engine --preset paper --family d --budget 300 --out out/d300
+    python -m benchmarks engine --preset paper --family d --budget 300 --method SMAC3 --alone --out out/smac
+    python -m benchmarks engine --merge out/d300 out/smac --out benchmarks/results
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import joblib
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.engine.families import FAMILIES
 from benchmarks.engine.instance import Meter, Spent
 from benchmarks.engine.methods import METHODS, OURS, available
-from benchmarks.engine.standings import ecdf, standings
+from benchmarks.engine.runs import Job, Outcome, merged, summarized, write
+from benchmarks.engine.verdicts import judge
 from benchmarks.speed_clock import threads
 from benchmarks.table import Table
+from searchlib.errors import InvalidSettings
 
 __all__ = ["DESCRIPTION", "SEEDS", "add_arguments", "run"]
 
-DESCRIPTION = "the engine against nevergrad, optuna, pymoo, pycma, cmaes and simple strong loops"
+DESCRIPTION = "the engine against nevergrad, optuna, SMAC3, pymoo, pycma, scipy, evotorch and simple strong loops"
 
 #: Instances of every problem.
-SEEDS: Mapping[str, int] = {"smoke": 2, "small": 5, "paper": 7, "full": 25}
-#: What "not inferior" leaves room for, in mean ranks.
-MARGIN = 0.5
+SEEDS = {"smoke": 2, "small": 5, "paper": 7, "full": 25}
 _SMOKE = {"a1": 40, "a2": 40, "b": 40, "c": 40, "d": 40, "e": 40, "f": 60}
-
-
-class _Job(NamedTuple):
-    family: str
-    problem: str
-    number: int
-    method: str
-    budget: int
-
-
-class _Outcome(NamedTuple):
-    value: float
-    curve: list[float]
-    milliseconds: float  # of processor time per evaluation, without the objective
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--family", choices=FAMILIES, action="append", help="only this one (may be repeated)")
     parser.add_argument("--budget", type=int, action="append", help="evaluations (may be repeated; by family)")
+    parser.add_argument("--problem", action="append", help="only this one of the family (may be repeated)")
+    parser.add_argument("--instances", type=int, metavar="N", help="of every problem: the same as --seeds")
     parser.add_argument("--method", action="append", help="only this one, beside ours and random (may be repeated)")
+    parser.add_argument("--alone", action="store_true", help="leave out ours and random, to merge with a run of them")
     parser.add_argument("--problems", choices=("test", "train"), default="test", help="which (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (%(default)s)")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", metavar="FOLDER",
+        help="run nothing: judge the runs in these folders together; of a run in two of them, the later counts",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> Table:
-    """Run the benchmark."""
-    table = Table("engine", arguments.preset, arguments.seeds)
+    """Run the benchmark, or judge what earlier runs left."""
+    if arguments.merge:
+        return _merge(arguments)
+    _check(arguments)
+    table = Table("engine", arguments.preset, arguments.instances or arguments.seeds)
+    outcomes: dict[Job, Outcome] = {}
     for family in arguments.family or FAMILIES:
         for budget in _budgets(arguments, family):
-            _cell(table, arguments, family, budget)
-    _claim_overall(table)
+            for of_problem in _cell(table, arguments, family, budget):
+                outcomes |= of_problem
+                write(arguments.out, arguments.preset, outcomes)  # what is done is kept, whatever happens to the rest
+    judge(table, outcomes)
     return table
+
+
+def _merge(arguments: argparse.Namespace) -> Table:
+    preset, outcomes, environments = merged(arguments.merge)
+    table = Table("engine", preset, 1 + max((job.number for job in outcomes), default=0))
+    write(arguments.out, preset, outcomes, environments)
+    judge(table, outcomes)
+    return table
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Names that no family knows would be a run of nothing."""
+    families = arguments.family or FAMILIES
+    known = {
+        "--problem": {problem for family in families for problem in _problems(arguments, family)},
+        "--method": {method for family in families for method in METHODS[family]},
+    }
+    for option, given in (("--problem", arguments.problem), ("--method", arguments.method)):
+        for name in given or ():
+            if name not in known[option]:
+                raise InvalidSettings(f"{option} must be one of {', '.join(sorted(known[option]))}, but got {name!r}")
+    if arguments.instances is not None and arguments.instances < 1:
+        raise InvalidSettings(f"--instances must be at least 1, but is {arguments.instances}")
+    if arguments.alone and not arguments.method:
+        raise InvalidSettings("--alone says that only the methods of --method are run: name one")
+
+
+def _problems(arguments: argparse.Namespace, family: str) -> tuple[str, ...]:
+    return FAMILIES[family].test if arguments.problems == "test" else FAMILIES[family].train
 
 
 def _budgets(arguments: argparse.Namespace, family: str) -> Sequence[int]:
@@ -76,27 +110,41 @@ def _budgets(arguments: argparse.Namespace, family: str) -> Sequence[int]:
     return FAMILIES[family].budgets if arguments.preset != "small" else FAMILIES[family].budgets[:2]
 
 
-def _cell(table: Table, arguments: argparse.Namespace, family: str, budget: int) -> None:
-    """All methods on all problems of a family at one budget."""
-    known = FAMILIES[family]
-    problems = known.test if arguments.problems == "test" else known.train
-    problems = tuple(problem for problem in problems if _is_here(table, family, problem))
-    if not problems:
-        return
+def _cell(
+    table: Table, arguments: argparse.Namespace, family: str, budget: int
+) -> Iterator[dict[Job, Outcome]]:
+    """What came of the methods at one budget, a problem of the family after the other."""
+    problems = [problem for problem in _problems(arguments, family) if problem in (arguments.problem or [problem])]
+    problems = [problem for problem in problems if _is_here(table, family, problem)]
     if arguments.preset == "smoke":
         problems = problems[:1]
     jobs = [
-        _Job(family, problem, number, method, budget)
+        Job(family, budget, problem, number, method)
         for problem in problems
-        for number in range(arguments.seeds)
-        for method, row in available(family, type(known.make(problem, 0).space).__name__).items()
-        if budget <= row.most and (not arguments.method or method in {*arguments.method, OURS, "random"})
+        for method in _methods(arguments, family, problem, budget)
+        for number in range(table.seeds)
     ]
     calls = (joblib.delayed(_run_one)(job) for job in jobs)
-    outcomes: dict[_Job, _Outcome] = {}
-    for job, outcome in zip(jobs, joblib.Parallel(arguments.jobs, return_as="generator")(calls), strict=True):
-        outcomes[job] = outcome
-    _judge(table, family, budget, outcomes)
+    results = zip(jobs, joblib.Parallel(arguments.jobs, return_as="generator")(calls), strict=True)
+    left = collections.Counter(job.problem for job in jobs)
+    found: dict[Job, Outcome] = {}
+    for job, outcome in results:
+        found[job] = outcome
+        if job.number == 0:
+            table.progress(f"{family}, {budget}: {job.problem}: {job.method}")
+        left[job.problem] -= 1
+        if not left[job.problem]:
+            yield found
+            found = {}
+
+
+def _methods(arguments: argparse.Namespace, family: str, problem: str, budget: int) -> Iterator[str]:
+    space = FAMILIES[family].make(problem, 0).space
+    named = {*(arguments.method or ()), *(() if arguments.alone else (OURS, "random"))}
+    for method, row in available(family, type(space).__name__, space.latent_dimension).items():
+        wanted = method in named if arguments.method else arguments.preset != "smoke" or not row.slow
+        if wanted and budget <= row.most:
+            yield method
 
 
 def _is_here(table: Table, family: str, problem: str) -> bool:
@@ -109,10 +157,10 @@ def _is_here(table: Table, family: str, problem: str) -> bool:
     return True
 
 
-def _run_one(job: _Job) -> _Outcome:
+def _run_one(job: Job) -> Outcome:
     """One method on one instance."""
     instance = FAMILIES[job.family].make(job.problem, job.number)
-    method = available(job.family, type(instance.space).__name__)[job.method]
+    method = METHODS[job.family][job.method]
     # The same instance for every method, and numbers of its own for each.
     rng = np.random.default_rng([len(job.method), *job.method.encode(), job.number, job.budget])
     meter = Meter(instance, job.budget, rng)
@@ -120,113 +168,4 @@ def _run_one(job: _Job) -> _Outcome:
     with threads(1), contextlib.suppress(Spent):
         method.run(meter, rng)
     seconds = time.process_time() - start - meter.seconds
-    return _Outcome(meter.outcome(), meter.curve, 1e3 * seconds / job.budget)
-
-
-def _judge(table: Table, family: str, budget: int, outcomes: Mapping[_Job, _Outcome]) -> None:
-    """Rows and claims of a cell; methods that fit some of its problems only are compared on those."""
-    cell = f"{family}, {budget}"
-    problems = list(dict.fromkeys(job.problem for job in outcomes))
-    by_method: dict[str, dict[tuple[str, int], _Outcome]] = {}
-    for job, outcome in outcomes.items():
-        by_method.setdefault(job.method, {})[job.problem, job.number] = outcome
-    everywhere = {name: runs for name, runs in by_method.items() if len(runs) == len(by_method["random"])}
-    if OURS not in everywhere:
-        return
-    instances = list(everywhere[OURS])
-    found = standings({name: [runs[key].value for key in instances] for name, runs in everywhere.items()}, OURS)
-    targets = _targets(outcomes, instances)
-    for name, runs in everywhere.items():
-        curves = _curves(runs, instances, budget)
-        shares = ecdf(curves, targets, [max(1, budget // 10), max(1, budget // 3), budget])
-        standing = found[name]
-        table.add(
-            cell, name, rank=standing.rank, regret=standing.regret, auto_wins=standing.wins,
-            p_auto_better=standing.p_better, p_auto_worse=standing.p_worse, reached_tenth=shares[0],
-            reached_third=shares[1], reached_all=shares[2],
-            ms_per_evaluation=float(np.mean([run.milliseconds for run in runs.values()])),
-        )  # fmt: skip
-    for problem in problems:
-        for name, runs in by_method.items():
-            values = [run.value for (which, _), run in runs.items() if which == problem]
-            if values:
-                table.add(f"{cell}: {problem}", name, median=float(np.median(values)))
-    _claim_cell(table, cell, found, by_method, everywhere, instances)
-
-
-def _targets(outcomes: Mapping[_Job, _Outcome], instances: Sequence[tuple[str, int]]) -> NDArray[np.float64]:
-    """Ten targets per instance, even between where random search ends and the best that any method found."""
-    targets = []
-    for problem, number in instances:
-        runs = {job.method: run for job, run in outcomes.items() if (job.problem, job.number) == (problem, number)}
-        best, floor = min(run.value for run in runs.values()), runs["random"].value
-        targets.append(np.linspace(max(floor, best), best, 11)[1:])
-    return np.array(targets)
-
-
-def _curves(
-    runs: Mapping[tuple[str, int], _Outcome], instances: Sequence[tuple[str, int]], budget: int
-) -> NDArray[np.float64]:
-    padded = np.full((len(instances), budget), np.inf)
-    for row, key in zip(padded, instances, strict=True):
-        curve = runs[key].curve
-        row[: len(curve)] = curve
-        row[len(curve) :] = curve[-1] if curve else np.inf
-    return padded
-
-
-def _claim_cell(table, cell, found, by_method, everywhere, instances):  # type: ignore[no-untyped-def]
-    """Not inferior to the best rival; not worse than random search."""
-    methods = METHODS[cell.split(",")[0]]
-    rivals = {name: standing for name, standing in found.items() if not methods[name].own}
-    best = min(rivals, key=lambda name: rivals[name].rank)
-    table.claim(
-        f"{cell}: {OURS} is not inferior to the best rival, {best} (mean rank difference at most {MARGIN})",
-        value=-rivals[best].behind, bound=rivals[best].behind_bound, n=len(instances), preset="paper",
-        test="upper 95 % bound, paired bootstrap over instances", holds=rivals[best].behind_bound <= MARGIN,
-    )  # fmt: skip
-    beaten = [name for name, standing in rivals.items() if standing.p_better < 0.05]
-    libraries = [name for name in rivals if methods[name].needs]
-    left = [name for name in libraries if name not in beaten]
-    table.claim(
-        f"{cell}: {OURS} is significantly better than every optimizer of another library"
-        + (f" (not: {', '.join(left)})" if left else ""),
-        value=len(libraries) - len(left), bound=len(libraries), n=len(instances), preset="paper",
-        test="one-sided Wilcoxon over instances, Holm", holds=not left and bool(libraries),
-    )  # fmt: skip
-    table.claim(
-        f"{cell}: {OURS} is not significantly worse than random search",
-        value=found["random"].p_worse, bound=0.05, n=len(instances), preset="paper",
-        test="one-sided Wilcoxon over instances, Holm", holds=found["random"].p_worse >= 0.05,
-    )  # fmt: skip
-    for name in by_method:
-        if name not in everywhere and not methods[name].own:
-            _claim_partial(table, cell, name, by_method)
-
-
-def _claim_partial(table, cell, name, by_method):  # type: ignore[no-untyped-def]
-    """A rival that fits some problems of the family, on those."""
-    keys = list(by_method[name])
-    some = {other: [by_method[other][key].value for key in keys] for other in (OURS, name, "random")}
-    standing = standings(some, OURS)[name]
-    table.add(f"{cell}: where it fits", name, auto_wins=standing.wins, p_auto_better=standing.p_better,
-              p_auto_worse=standing.p_worse)  # fmt: skip
-    table.claim(
-        f"{cell}: {OURS} is not inferior to {name} where that fits",
-        value=-standing.behind, bound=standing.behind_bound, n=len(keys), preset="paper",
-        test="upper 95 % bound of the difference of ranks, paired bootstrap", holds=standing.behind_bound <= MARGIN,
-    )  # fmt: skip
-
-
-def _claim_overall(table: Table) -> None:
-    """In how many families every other library is beaten at every budget."""
-    verdicts: dict[str, list[bool]] = {}
-    for claim in table.claims:
-        if "every optimizer of another library" in claim.claim:
-            verdicts.setdefault(claim.claim.split(",")[0], []).append(claim.holds)
-    won = sorted(family for family, holds in verdicts.items() if all(holds))
-    table.claim(
-        f"{OURS} is significantly better than every optimizer of another library at every budget in at least 5 of 7 "
-        f"families (in: {', '.join(won) or 'none'})",
-        value=len(won), bound=5, n=len(verdicts), preset="paper", test="count of families", holds=len(won) >= 5,
-    )  # fmt: skip
+    return summarized(meter.outcome(), meter.curve, 1e3 * seconds / job.budget, job.budget)

@@ -1,7 +1,7 @@
 """Rivals from other libraries, at the encodings that their documentation recommends, or that did best in trials.
 
-A library that is not installed leaves its rows out, and the table says so. ``pip install optuna cmaes ioh`` beside the
-test extra has all of them; nevergrad 1.0.12 needs numpy below 2.3.
+A library that is not installed leaves its rows out, and the table says so: ``pip install 'searchlib[peers]'`` has all
+of them; nevergrad 1.0.12 needs numpy below 2.3.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.engine.encodings import Variable, codec
 from benchmarks.engine.instance import Meter
 from searchlib.spaces import Binary, Categorical, Integer, Product, Real, Simplex
 
 __all__ = [
     "cma_latent", "cmaes_mixed", "learning_rate_cma", "mergekit_recipe", "nevergrad_method", "optuna_method",
-    "pymoo_genetic",
+    "pymoo_genetic", "pymoo_mixed",
 ]  # fmt: skip
 
 Rng = np.random.Generator
@@ -105,11 +106,7 @@ def mergekit_recipe(meter: Meter, rng: Rng) -> None:
     """pycma on weights that are made positive and divided by their sum, from 1/n, as mergekit-evolve does."""
     space = meter.instance.space
     assert isinstance(space, Simplex)
-
-    def decode(points: list[Any]) -> Any:
-        weights = np.abs(np.asarray(points)) + 1e-12
-        return weights / weights.sum(axis=1, keepdims=True)
-
+    decode: Callable[[Any], Any] = codec(space, "divided").decode
     sigma = 1 / 6 if space.n <= 10 else 1 / space.n
     _pycma(meter, rng, np.full(space.n, 1 / space.n), sigma, decode, False, None, False)
 
@@ -147,9 +144,11 @@ def learning_rate_cma(meter: Meter, rng: Rng) -> None:
     space = meter.instance.space
     bounds = np.stack([np.full(space.dimension, space.low), np.full(space.dimension, space.high)], axis=1)  # type: ignore[attr-defined]
     strategy = cmaes.CMA(np.zeros(space.dimension), 2.0, bounds=bounds, seed=int(rng.integers(2**31)), lr_adapt=True)
-    while meter.left >= strategy.population_size:
+    while meter.left:
         points = np.array([strategy.ask() for _ in range(strategy.population_size)])
-        strategy.tell(list(zip(points, meter(points).tolist(), strict=True)))
+        values = meter(points).tolist()
+        if len(values) == len(points):  # a last generation may not be whole
+            strategy.tell(list(zip(points, values, strict=True)))
         meter.recommended = strategy.mean
 
 
@@ -157,46 +156,56 @@ def cmaes_mixed(meter: Meter, rng: Rng) -> None:
     """CatCMA with margin (Hamano et al., 2024), of ``cmaes``: categories, integers and reals together."""
     import cmaes
 
-    space = meter.instance.space
-    parts = list(space.parts) if isinstance(space, Product) else [("method", space)]
-    settings: dict[str, Any] = {}
-    for _, part in parts:
-        if isinstance(part, Categorical):
-            settings["c_space"] = [len(part.choices)] * part.length
-        elif isinstance(part, Binary):
-            settings["c_space"] = [2] * part.n
-        elif isinstance(part, Integer):
-            settings["z_space"] = [np.arange(part.low, part.high + 1)] * part.length
-        elif isinstance(part, Real):
-            settings["x_space"] = np.tile([part.low, part.high], (part.length, 1)).astype(float)
-    strategy = cmaes.CatCMAwM(**settings, seed=int(rng.integers(2**31)))
+    seen = codec(meter.instance.space, "native")
+    kinds = np.array([variable.kind for variable in seen.variables])
+    choices, integers, reals = (
+        [variable for variable in seen.variables if variable.kind == kind] for kind in ("choice", "integer", "real")
+    )
+    strategy = cmaes.CatCMAwM(
+        x_space=[[variable.low, variable.high] for variable in reals] or None,
+        z_space=[np.arange(variable.low, variable.high + 1) for variable in integers] or None,
+        c_space=[int(variable.high) + 1 for variable in choices] or None,
+        seed=int(rng.integers(2**31)),
+    )
 
     def row(solution: Any) -> Any:
-        columns = []
-        for _, part in parts:
-            if isinstance(part, Categorical | Binary):
-                columns.append(np.asarray(solution.c).argmax(axis=1))
-            else:
-                columns.append(np.asarray(solution.z if isinstance(part, Integer) else solution.x))
-        return np.concatenate(columns)
+        numbers = np.empty(len(kinds))
+        if choices:
+            # a choice with fewer options than the longest is padded with zeros
+            numbers[kinds == "choice"] = np.asarray(solution.c).argmax(axis=1)
+        if integers:
+            numbers[kinds == "integer"] = solution.z
+        if reals:
+            numbers[kinds == "real"] = solution.x
+        return numbers
 
-    while meter.left >= strategy.population_size:
+    while meter.left:
         solutions = [strategy.ask() for _ in range(strategy.population_size)]
-        values = meter(np.array([row(solution) for solution in solutions]))
-        strategy.tell(list(zip(solutions, values.tolist(), strict=True)))
+        values = meter(seen.decode(np.array([row(solution) for solution in solutions]))).tolist()
+        if len(values) == len(solutions):  # a last generation may not be whole
+            strategy.tell(list(zip(solutions, values, strict=True)))
 
 
-def optuna_method(sampler: str) -> Run:
-    """Optuna 5: ``"TPE"`` (its default), ``"GP"``, or ``"NSGA-II"``; native categories, integers and reals."""
+def optuna_method(sampler: str, encoding: str | None = None) -> Run:
+    """Optuna 5: ``"TPE"`` (its default), ``"GP"``, ``"CMA-ES"`` (with a diagonal covariance from 100 numbers on) or
+    ``"NSGA-II"``.
+
+    Arguments:
+        sampler: which.
+        encoding: of :mod:`benchmarks.engine.encodings`; None: native categories, integers and reals where the space is
+            of those, and its relaxation elsewhere.
+    """
 
     def run(meter: Meter, rng: Rng) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         space, seed = meter.instance.space, int(rng.integers(2**31))
+        seen = codec(space, encoding or ("native" if isinstance(space, Binary | Product | Real) else "latent"))
         samplers: dict[str, Callable[[], Any]] = {
             "TPE": lambda: optuna.samplers.TPESampler(seed=seed),
-            "GP": lambda: optuna.samplers.GPSampler(seed=seed),
+            "GP": lambda: optuna.samplers.GPSampler(seed=seed, deterministic_objective=meter.instance.noise is None),
+            "CMA-ES": lambda: optuna.samplers.CmaEsSampler(seed=seed, use_separable_cma=len(seen.variables) >= 100),
             "NSGA-II": lambda: optuna.samplers.NSGAIISampler(population_size=20, seed=seed),
         }
         with warnings.catch_warnings():
@@ -204,31 +213,18 @@ def optuna_method(sampler: str) -> Run:
             study = optuna.create_study(sampler=samplers[sampler]())
             while meter.left:
                 trial = study.ask()
-                study.tell(trial, float(meter(_suggested(trial, space)[None, :])[0]))
+                point = np.array([_suggested(trial, variable) for variable in seen.variables])
+                study.tell(trial, float(meter(seen.decode(point[None, :]))[0]))
 
     return run
 
 
-def _suggested(trial: Any, space: Any) -> Any:
-    if isinstance(space, Product):
-        parts = list(space.parts)
-    elif isinstance(space, Binary | Real):
-        parts = [("x", space)]
-    else:
-        latent = [trial.suggest_float(f"x{i}", -3, 3) for i in range(space.latent_dimension)]
-        return space.from_latent(np.array(latent)[None, :])[0]
-    genes = []
-    for name, part in parts:
-        for i in range(part.dimension):
-            if isinstance(part, Categorical):
-                genes.append(trial.suggest_categorical(f"{name}{i}", list(range(len(part.choices)))))
-            elif isinstance(part, Integer):
-                genes.append(trial.suggest_int(f"{name}{i}", part.low, part.high))
-            elif isinstance(part, Binary):
-                genes.append(trial.suggest_categorical(f"{name}{i}", [0, 1]))
-            else:
-                genes.append(trial.suggest_float(f"{name}{i}", part.low, part.high))
-    return np.array(genes)
+def _suggested(trial: Any, variable: Variable) -> float:
+    if variable.kind == "choice":
+        return float(trial.suggest_categorical(variable.name, list(range(int(variable.high) + 1))))
+    if variable.kind == "integer":
+        return float(trial.suggest_int(variable.name, int(variable.low), int(variable.high)))
+    return float(trial.suggest_float(variable.name, variable.low, variable.high))
 
 
 def pymoo_genetic(meter: Meter, rng: Rng) -> None:
@@ -253,3 +249,33 @@ def pymoo_genetic(meter: Meter, rng: Rng) -> None:
         eliminate_duplicates=True,
     )  # fmt: skip
     minimize(Bits(), genetic, ("n_eval", 10 * meter.budget), seed=int(rng.integers(2**31)), verbose=False)
+
+
+def pymoo_mixed(meter: Meter, rng: Rng) -> None:
+    """pymoo's MixedVariableGA at its defaults: choices, integers and reals with operators of their own."""
+    from pymoo.core.mixed import MixedVariableGA
+    from pymoo.core.problem import ElementwiseProblem
+    from pymoo.core.variable import Choice
+    from pymoo.core.variable import Integer as Whole
+    from pymoo.core.variable import Real as Continuous
+    from pymoo.optimize import minimize
+
+    seen = codec(meter.instance.space, "divided" if isinstance(meter.instance.space, Simplex) else "native")
+    kinds: dict[str, Callable[[Variable], Any]] = {
+        "choice": lambda variable: Choice(options=list(range(int(variable.high) + 1))),
+        "integer": lambda variable: Whole(bounds=(int(variable.low), int(variable.high))),
+        "real": lambda variable: Continuous(bounds=(variable.low, variable.high)),
+    }
+
+    class Mixed(ElementwiseProblem):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(vars={variable.name: kinds[variable.kind](variable) for variable in seen.variables})
+
+        def _evaluate(self, values: Any, out: Any, *args: Any, **kwargs: Any) -> None:
+            point = np.array([values[variable.name] for variable in seen.variables], np.float64)
+            out["F"] = meter(seen.decode(point[None, :]))[0]
+
+    minimize(
+        Mixed(), MixedVariableGA(pop_size=20), ("n_eval", 10 * meter.budget), seed=int(rng.integers(2**31)),
+        verbose=False,
+    )  # fmt: skip

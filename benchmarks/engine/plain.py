@@ -6,13 +6,14 @@ They know nothing of the library but the instance's parameters. Every loop ends 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.engine.allocations import BITS
 from benchmarks.engine.instance import Meter
-from searchlib.spaces import Allocation, Subset
+from searchlib.spaces import Allocation, Categorical, Integer, Product, Subset
 
 __all__ = [
     "additive_program", "bit_flips", "distribution_of_bits", "heavy_tailed", "level_switch", "mixed_one_plus_one",
@@ -20,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 Rng = np.random.Generator
-Row = NDArray[np.float64]
+Row = NDArray[Any]
 
 
 def random_search(meter: Meter, rng: Rng) -> None:
@@ -216,32 +217,33 @@ def additive_program(meter: Meter, rng: Rng) -> None:
 
 def mixed_one_plus_one(meter: Meter, rng: Rng) -> None:
     """(1+1) EA on mixed genes: each changes with probability 1/n; reals by a normal step of a tenth of their range."""
-    parts = dict(meter.instance.space.parts)  # type: ignore[attr-defined]
-    kinds = [(name, part) for name, part in parts.items() for _ in range(part.dimension)]
+    space = meter.instance.space
+    assert isinstance(space, Product)
+    kinds: list[Any] = [part for _, part in space.parts for _ in range(part.dimension)]
     d = len(kinds)
 
     def child(row: Row) -> Row:
         row = row.copy()
         hits = np.flatnonzero(rng.random(d) < 1 / d)
         for place in hits if len(hits) else rng.integers(d, size=1):
-            name, part = kinds[place]
-            if name == "method":
+            part = kinds[place]
+            if isinstance(part, Categorical):
                 row[place] = (row[place] + rng.integers(1, len(part.choices))) % len(part.choices)
-            elif name == "level":
+            elif isinstance(part, Integer):
                 step = int(rng.choice([-2, -1, 1, 2]))
                 row[place] = min(max(row[place] + step, part.low), part.high)
             else:
                 row[place] = min(max(row[place] + rng.normal(0, 0.1 * (part.high - part.low)), part.low), part.high)
         return row
 
-    _climb(meter, meter.instance.space.sample(rng, 1)[0], child)
+    _climb(meter, space.sample(rng, 1)[0], child)
 
 
 def one_plus_one_strategy(meter: Meter, rng: Rng) -> None:
     """(1+1)-ES on reals with the one-fifth rule."""
     space = meter.instance.space
     n, sigma = space.dimension, 1.0
-    parent = np.zeros(n)
+    parent: Row = np.zeros(n)
     value = float(meter(parent[None, :])[0])
     while True:
         row = parent + sigma * rng.standard_normal(n)

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from searchlib.algorithms.cma_es import CMAES
     from searchlib.algorithms.estimation_of_distribution import EstimationOfDistribution
     from searchlib.algorithms.evolution import Evolution
+    from searchlib.algorithms.evolution_strategy import EvolutionStrategy
     from searchlib.algorithms.exact_allocation import ExactAllocation
     from searchlib.algorithms.gauss_newton import GaussNewton
     from searchlib.algorithms.gaussian_process import GaussianProcess
     from searchlib.algorithms.local_search import LocalSearch
+    from searchlib.algorithms.mixed_cma import CatCMAwM
     from searchlib.algorithms.nevergrad import Nevergrad
     from searchlib.algorithms.nsga2 import NSGA2
     from searchlib.algorithms.nsga3 import NSGA3
@@ -41,9 +43,11 @@ __all__ = [
     "Auto",
     "Batch",
     "Beam",
+    "CatCMAwM",
     "EstimationOfDistribution",
     "Evidence",
     "Evolution",
+    "EvolutionStrategy",
     "ExactAllocation",
     "FittedPredictor",
     "GaussNewton",
@@ -75,8 +79,10 @@ _HOMES = {
     "Auto": "auto",
     "Beam": "beam",
     "CMAES": "cma_es",
+    "CatCMAwM": "mixed_cma",
     "EstimationOfDistribution": "estimation_of_distribution",
     "Evolution": "evolution",
+    "EvolutionStrategy": "evolution_strategy",
     "ExactAllocation": "exact_allocation",
     "FittedPredictor": "predictor",
     "GaussNewton": "gauss_newton",

@@ -7,7 +7,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,14 @@ class Run(ABC):
     def recommend(self, n: int) -> Population:
         """A short list ``(m, d)``, ``m <= n``, best first, of what this run would hand over now."""
 
+    @property
+    def generation(self) -> int:
+        """Which candidates are compared with each other: those of one generation, counted up; the last asked one's.
+
+        Only of algorithms that do not compare batches (:attr:`Algorithm.compares_batches`).
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say which of its candidates it compares")
+
     def notes(self) -> Mapping[str, Any]:
         """What a user may want to know about this run afterwards, as JSON values; nothing by default.
 
@@ -155,6 +163,10 @@ class Run(ABC):
 
 class Algorithm(ABC):
     """Settings of a search method: a frozen dataclass whose ``start`` gives a :class:`Run`."""
+
+    #: Whether candidates of different batches are compared, so that all must have met the same cases. Where they are
+    #: not, runs say to which :attr:`Run.generation` a batch belongs.
+    compares_batches: ClassVar[bool] = True
 
     @abstractmethod
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:

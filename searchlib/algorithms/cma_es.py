@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ class CMAES(Algorithm):
         >>> search(bowl, CMAES(), space=Real(-1, 1, length=5), budget=500).value < 1e-4
         True
     """
+
+    compares_batches: ClassVar[bool] = False
 
     sigma: float = 0.5
     population: int | None = None
@@ -110,6 +112,12 @@ class _CMAESRun(Run):
         ids = np.arange(self._asked, self._asked + len(rows))
         self._asked += len(rows)
         return Batch(ids, rows)
+
+    @property
+    def generation(self) -> int:
+        """The seeds are one, and every generation of every descent is one."""
+        open_now = 0 if self._descent is None else 1 + self._descent.generations
+        return open_now + sum(1 + one.generations for one in self._ended)
 
     def tell(self, evidence: Evidence) -> None:
         self._archive.add(evidence)

@@ -94,13 +94,14 @@ def _trace(algorithm: Algorithm, space: Space, seed: int, rounds: int, order: st
             f"ids of {algorithm!r} must count up from {asked}, but are {batch.ids.tolist()}",
         )
         asked += len(batch)
-        space.check(batch.population, name=f"a proposal of {algorithm!r}")
-        canonical = space.canonical(batch.population)
-        expect(np.array_equal(canonical, batch.population), f"{algorithm!r} proposes rows that are not canonical")
-        proposed.extend(row_keys(batch.population))
-        values = _values(space, batch.population, seed)
+        population = np.asarray(batch.population)  # it may be one that is not made yet
+        space.check(population, name=f"a proposal of {algorithm!r}")
+        canonical = space.canonical(population)
+        expect(np.array_equal(canonical, population), f"{algorithm!r} proposes rows that are not canonical")
+        proposed.extend(row_keys(population))
+        values = _values(space, population, seed)
         for rows in _orders(len(batch), order):
-            run.tell(_evidence(batch.ids[rows], batch.population[rows], values[rows], np.zeros(len(rows), bool)))
+            run.tell(_evidence(batch.ids[rows], population[rows], values[rows], np.zeros(len(rows), bool)))
     short = run.recommend(3)
     expect(len(short) <= 3, f"recommend(3) of {algorithm!r} gave {len(short)} candidates")
     space.check(short, name=f"a recommendation of {algorithm!r}")
@@ -115,9 +116,10 @@ def _check_failures(algorithm: Algorithm, space: Space, seed: int) -> None:
         batch = run.ask(n)
         if not len(batch):
             break
-        keys = row_keys(batch.population)
+        population = np.asarray(batch.population)
+        keys = row_keys(population)
         failed = np.array([(hash_ % 2 == 0) for hash_ in (int.from_bytes(key, "little") for key in keys)])
-        run.tell(_evidence(batch.ids, batch.population, _values(space, batch.population, seed), failed))
+        run.tell(_evidence(batch.ids, population, _values(space, population, seed), failed))
         failed_keys.update(key for key, bad in zip(keys, failed, strict=True) if bad)
         done_keys.update(key for key, bad in zip(keys, failed, strict=True) if not bad)
     recommended = set(row_keys(run.recommend(4)))

@@ -83,6 +83,15 @@ def _same(space: Space, first: Population, second: Population) -> NDArray[np.boo
     return np.asarray((space.canonical(first) == space.canonical(second)).all(axis=1))
 
 
+def _alike(first: Any, second: Any) -> bool:
+    """Whether two typed values are equal; they may be arrays, or dicts of arrays."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(_alike(first[name], second[name]) for name in first)
+    if isinstance(first, np.ndarray):
+        return bool(np.array_equal(first, second))
+    return bool(first == second)
+
+
 def _operators(space: Space, seed: int) -> dict[str, Callable[[Population], Population]]:
     """Everything that turns rows into rows of the space, with a fresh generator each time."""
 
@@ -197,7 +206,8 @@ def _check_codec(space: Space, rows: Population) -> None:
     expect(encoded.dtype == space.dtype, f"encode of {space!r} must return {space.dtype}, not {encoded.dtype}")
     for value, row in zip(values, encoded, strict=True):
         back = space.decode(row)
-        expect(back == value, f"decode of the encoded value {value!r} of {space!r} must be equal, but is {back!r}")
+        same = _alike(back, value)
+        expect(same, f"decode of the encoded value {value!r} of {space!r} must be equal, but is {back!r}")
     empty = space.encode([])
     expect(empty.shape == (0, space.dimension), f"encode of no values of {space!r} must have shape (0, d)")
     try:

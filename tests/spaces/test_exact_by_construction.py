@@ -28,6 +28,7 @@ from searchlib.spaces import (
     Binary,
     Categorical,
     CheckpointCoefficients,
+    CurriculumTasks,
     EvalSubsets,
     ExemplarSets,
     ExpertMerges,
@@ -38,6 +39,7 @@ from searchlib.spaces import (
     Multiset,
     OneOf,
     Permutation,
+    PolicyParameters,
     Product,
     Real,
     Simplex,
@@ -111,6 +113,17 @@ def _(space: Integer, rows: Population) -> Broken:
 @broken.register
 def _(space: Real, rows: Population) -> Broken:
     return np.asarray(~((rows >= space.low) & (rows <= space.high)).all(axis=1))
+
+
+@broken.register
+def _(space: CurriculumTasks, rows: Population) -> Broken:
+    outside = [(one < low) | (one > high) for one, low, high in zip(rows.T, space.low, space.high, strict=True)]
+    return np.any(outside, axis=0) | ~np.isfinite(rows).all(axis=1)
+
+
+@broken.register
+def _(space: PolicyParameters, rows: Population) -> Broken:
+    return ~np.isfinite(rows).all(axis=1) | np.full(len(rows), rows.dtype != np.float32)
 
 
 @broken.register
@@ -272,6 +285,8 @@ BAD: list[tuple[Space, list[Any]]] = [
     (Integer(0, 3), [4]),
     (Real(0, 1), [1.0000000000000002]),
     (Permutation(3), [0, 1, 1]),
+    (PolicyParameters(2), [0.0, np.inf]),
+    (CurriculumTasks(("a", "b"), (0.0, 1.0), (1.0, 2.0)), [0.5, 2.5]),
     (Simplex(3), [0.5, 0.5, 1e-6]),
     (Simplex(3), [0.5, 0.6, -0.1]),
     (Affine(2), [0.5, 0.6]),

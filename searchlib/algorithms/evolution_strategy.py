@@ -1,0 +1,242 @@
+"""Evolution strategies for rollouts: a center that follows ranks, from a few weights to millions."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, in_order
+from searchlib.algorithms.archive import Archive
+from searchlib.algorithms.cma_es import CMAES
+from searchlib.algorithms.strategy_noise import DenseNoise, GenerationNoise, SeededNoise
+from searchlib.algorithms.strategy_rules import PGPE, SNES, OpenAIES, Rule
+from searchlib.arguments import whole_number
+from searchlib.errors import InvalidSettings, MissingOperator
+from searchlib.space import Population, distinct, row_keys
+
+__all__ = ["EvolutionStrategy"]
+
+_RULES: Mapping[str, type[OpenAIES | PGPE | SNES]] = {"openai": OpenAIES, "pgpe": PGPE, "snes": SNES}
+_METHODS = ("auto", *_RULES, "sep-cma", "cma")
+#: Up to so many coordinates a full covariance matrix pays (policy-search notes of EvoJAX and pgpelib).
+_FULL_UP_TO = 100
+#: From so many on, generations are kept as seeds where the space allows it.
+_SEEDED_FROM = 20_000
+#: Former centers that compete with the last one.
+_CENTERS = 4
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EvolutionStrategy(Algorithm):
+    """Searches by the ranks of a generation around a center, and hands over the center.
+
+    For objectives with noise, such as rollouts: the best member of a generation is the luckiest, the center has
+    averaged over all of them. Values that are equal share their rank, so a generation in which nobody succeeds moves
+    nothing. Failed members count as worse than all others.
+
+    ``"openai"`` keeps its spread and moves by Adam (Salimans et al., arXiv 1703.03864); ``"pgpe"`` adapts the spread of
+    every coordinate and moves by ClipUp (Toklu et al., arXiv 2008.02387); both draw pairs ±noise. ``"snes"`` is the
+    separable natural strategy (Schaul et al., GECCO 2011). ``"sep-cma"`` and ``"cma"`` are :class:`CMAES` with a
+    diagonal and a full covariance matrix. ``"auto"`` takes the full matrix up to 100 coordinates where pycma is
+    installed, and PGPE for more.
+
+    Works on the real relaxation of every space. On :class:`~searchlib.spaces.PolicyParameters` of 20,000 weights and
+    more, generations are kept as seeds of their noise (:class:`~searchlib.SeededPopulation`).
+
+    Arguments:
+        method: one of the above.
+        sigma: first standard deviation, in units of the relaxation (``Space.from_latent``; 1 is a natural step).
+        population: members of a generation, at least 4, even where they come in pairs; 8 + 3 ln d where None (pycma's
+            own for "cma" and "sep-cma").
+        rate: of the center: Adam's in units of sigma (0.25), ClipUp's in units of its largest speed (0.5), SNES' own
+            (1); not for "cma" and "sep-cma".
+        seeded: whether generations are kept as seeds; where None, for 20,000 coordinates and more.
+
+    Raises:
+        InvalidSettings: a setting out of its range.
+
+    Example:
+        >>> from searchlib import search
+        >>> from searchlib.spaces import Real
+        >>> bowl = lambda x: sum((xi - 0.3) ** 2 for xi in x)
+        >>> search(bowl, EvolutionStrategy(method="snes"), space=Real(-1, 1, length=20), budget=4000).value < 1e-3
+        True
+    """
+
+    compares_batches: ClassVar[bool] = False
+
+    method: str = "auto"
+    sigma: float = 0.3
+    population: int | None = None
+    rate: float | None = None
+    seeded: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in _METHODS:
+            raise InvalidSettings(f"EvolutionStrategy(method=…) must be one of {_METHODS}, but is {self.method!r}")
+        for name in ("sigma", "rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InvalidSettings(f"EvolutionStrategy({name}=…) must be a positive number, but is {value!r}")
+        if self.population is not None:
+            whole = whole_number("EvolutionStrategy(population=…)", self.population, 4)
+            if whole % 2 and self.method in ("openai", "pgpe"):
+                raise InvalidSettings(
+                    f"EvolutionStrategy(method={self.method!r}) draws pairs, so population must be even, but is {whole}"
+                )
+            object.__setattr__(self, "population", whole)
+
+    def start(self, problem: Problem, rng: np.random.Generator) -> Run:
+        """Begin a run; works on every space, for one objective.
+
+        Raises:
+            MissingDependency: pycma is not installed, for "cma" and "sep-cma".
+            MissingOperator: ``seeded=True`` on a space whose rows are not float32 numbers without bounds.
+        """
+        problem.require_one_objective(self)
+        width, method = problem.space.latent_dimension, self.method
+        if method == "auto":
+            full = width <= _FULL_UP_TO and importlib.util.find_spec("cma") is not None
+            method = "cma" if full else "pgpe"
+        if method not in _RULES:
+            covariance = "full" if method == "cma" else "separable"
+            return CMAES(self.sigma, self.population, covariance=covariance).start(problem, rng)
+        unbounded = problem.space.dtype == np.float32 and width == problem.space.dimension
+        if self.seeded and not unbounded:
+            raise MissingOperator(
+                f"generations can be kept as seeds where rows are float32 numbers without bounds "
+                f"(searchlib.spaces.PolicyParameters), but the space is {problem.space!r:.200}"
+            )
+        seeded = unbounded and width >= _SEEDED_FROM if self.seeded is None else self.seeded
+        source = SeededNoise(problem.space, rng) if seeded else DenseNoise(problem.space, rng)
+        return _StrategyRun(self, method, problem, source)
+
+
+@final
+class _StrategyRun(Run):
+    def __init__(self, settings: EvolutionStrategy, method: str, problem: Problem, source: GenerationNoise) -> None:
+        self._settings, self._method, self._problem, self._noise = settings, method, problem, source
+        self._space = problem.space
+        self._first = distinct(self._space.canonical(problem.first_rows))
+        self._seeded = isinstance(source, SeededNoise)
+        # Rows of a generation that is kept as seeds are not to be had, and noise makes the best member a lucky one.
+        self._archive = None if self._seeded or problem.noisy else Archive(self._space, 16)
+        self._rule: Rule | None = None
+        self._population = settings.population or 2 * (4 + int(1.5 * math.log(max(1, self._space.latent_dimension))))
+        self._asked = self._generations = self._round = 0
+        self._drawn = False  # whether this generation's members are
+        self._queue: list[tuple[int, int]] = []  # handle and sign of members that are still to be asked for
+        self._open: dict[int, tuple[int, int]] = {}  # of those that are not told yet
+        self._told: list[tuple[float, int, int]] = []
+        self._outside: tuple[float, NDArray[Any]] | None = None  # the best of what is no member, before the first one
+        self._centers: list[tuple[float, Population]] = []  # level of a generation, and its center
+        self._failed: set[bytes] = set()
+        self._waiting: list[Evidence] = []
+
+    def ask(self, n: int) -> Batch:
+        self._settle()
+        if len(self._first):
+            rows, self._first = self._first[:n], self._first[n:]
+        else:
+            rows = self._members(n)
+        ids = np.arange(self._asked, self._asked + len(rows))
+        self._asked += len(rows)
+        return Batch(ids, rows)
+
+    def _members(self, n: int) -> Population:
+        if self._rule is None:
+            center = self._noise.start(None if self._outside is None else self._outside[1])
+            rate = {} if self._settings.rate is None else {"rate": self._settings.rate}
+            self._rule = _RULES[self._method](center, self._settings.sigma * self._noise.unit(), **rate)
+            self._round += 1  # the seeds were one of their own
+        if not self._queue:  # beyond the generation only while answers are missing
+            wanted = max(2, n) if self._drawn else self._population
+            self._queue = list(zip(*map(list, self._noise.draw(wanted, self._rule.mirrored)), strict=True))
+            self._drawn = True
+        members, self._queue = self._queue[:n], self._queue[n:]
+        self._open.update(zip(range(self._asked, self._asked + len(members)), members, strict=True))
+        handles, signs = np.array(members, np.int64).T
+        return self._noise.rows(self._rule.center, self._rule.sigma, handles, signs)
+
+    @property
+    def generation(self) -> int:
+        """Counts the updates of the center; members of one generation are ranked together."""
+        return self._round
+
+    def tell(self, evidence: Evidence) -> None:
+        if self._archive is not None:
+            self._archive.add(evidence)
+        self._waiting.append(evidence)
+
+    def recommend(self, n: int) -> Population:
+        """The center, former centers of good generations, and (of noise-free values only) the best members."""
+        self._settle()
+        none = np.empty((0, self._space.dimension), self._space.dtype)
+        if self._rule is None or not self._generations:
+            seen = none if self._outside is None else self._outside[1][None]
+        else:
+            seen = np.concatenate([self._center(), *(rows for _, rows in self._centers)])
+            seen = seen[[key not in self._failed for key in row_keys(seen)]]
+        best = none if self._archive is None else self._archive.best(n)
+        return distinct(np.concatenate([seen, best]))[:n]
+
+    def notes(self) -> Mapping[str, Any]:
+        """Method, size of a generation, how many there were, and the spread's mean in units of the first one."""
+        self._settle()
+        notes: dict[str, Any] = {
+            "method": self._method, "population": self._population, "generations": self._generations,
+            "seeded": self._seeded,
+        }  # fmt: skip
+        if self._rule is not None:
+            first = self._settings.sigma * self._noise.unit()
+            notes["spread"] = float(np.mean(self._rule.sigma / first))
+        return notes
+
+    def _center(self) -> Population:
+        assert self._rule is not None
+        nobody = np.zeros(1, np.int64)
+        return np.asarray(self._noise.rows(self._rule.center, self._rule.sigma, nobody, nobody))
+
+    def _settle(self) -> None:
+        """Learn from what was told, in the order of ids, whatever order it came in."""
+        if self._archive is not None:
+            self._archive.settle()
+        told, self._waiting = in_order(self._waiting), []
+        for evidence, place in told:
+            done = evidence.status[place] == Status.DONE
+            value = float(evidence.values[place, 0]) if done else math.inf
+            member = self._open.pop(int(evidence.ids[place]), None)
+            if member is not None:
+                self._told.append((value, *member))
+            elif self._rule is None and done and (self._outside is None or value < self._outside[0]):
+                self._outside = value, np.array(self._space.canonical(evidence.population[place : place + 1])[0])
+            if not done and not self._seeded:
+                self._failed.update(row_keys(self._space.canonical(evidence.population[place : place + 1])))
+        if len(self._told) >= self._population:
+            self._learn()
+
+    def _learn(self) -> None:
+        assert self._rule is not None
+        values = np.array([value for value, _, _ in self._told])
+        handles, signs = (np.array([one[place] for one in self._told]) for place in (1, 2))
+        if np.isfinite(values).any():
+            weights = self._rule.weights(values)
+            total, squares = self._noise.sums(handles, signs, weights, self._rule.adapts_sigma)
+            self._remember(float(np.median(values)))
+            self._rule.update(total, squares, len(values))
+            self._generations += 1
+        self._told, self._open, self._queue, self._drawn = [], {}, [], False
+        self._round += 1
+        self._noise.forget()
+
+    def _remember(self, level: float) -> None:
+        """Keep the centers of the best generations, the later one of equals."""
+        if len(self._centers) < _CENTERS or level <= self._centers[-1][0]:
+            self._centers = sorted([(level, self._center()), *self._centers], key=lambda one: one[0])[:_CENTERS]

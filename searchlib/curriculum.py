@@ -1,0 +1,297 @@
+"""Which tasks to train on next: those whose success is neither certain nor hopeless."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.arguments import whole_number
+from searchlib.case_source import CaseRun, CaseSource
+from searchlib.cases import Cases
+from searchlib.errors import InvalidSettings, InvalidTell, MissingOperator
+from searchlib.objective import Objective
+from searchlib.space import Population
+from searchlib.task_archive import KeptTasks, TaskArchive
+
+__all__ = ["Curriculum", "CurriculumBatch", "CurriculumRun", "Ladder"]
+
+#: Seeds of the worlds that tasks are played in.
+_SEEDS = 2**60
+#: Least weight of an archived task, so that none is out of reach.
+_LEAST = 1e-3
+
+
+@final
+@dataclass(frozen=True)
+class Ladder:
+    """One coordinate of all tasks climbs from easy to hard, a rung at a time (DualCL's intrinsic curriculum).
+
+    Arguments:
+        coordinate: its name.
+        start, end: first and last value.
+        rungs: values from start to end, evenly spaced.
+        threshold: the next rung is reached when the mean success of a generation is above this, in [0, 1].
+    """
+
+    coordinate: str
+    start: float
+    end: float
+    rungs: int = 10
+    threshold: float = 0.6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rungs", whole_number("Ladder(rungs=…)", self.rungs, 2))
+        if not (math.isfinite(self.start) and math.isfinite(self.end)):
+            raise InvalidSettings(f"a ladder leads between finite values, but got {self.start!r} and {self.end!r}")
+        if not 0 <= self.threshold <= 1:
+            raise InvalidSettings(f"Ladder(threshold=…) must be a success in [0, 1], but is {self.threshold!r}")
+
+    def value(self, rung: int) -> float:
+        """The coordinate on a rung, counted from 0."""
+        return self.start + (self.end - self.start) * min(rung, self.rungs - 1) / (self.rungs - 1)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class CurriculumBatch:
+    """Tasks to train on: ``tasks`` (n, d), a seed ``(n,)`` for the chance in each, where each came from ``(n,)``.
+
+    ``origin`` is 0 for a task drawn uniformly, 1 for one near an archived task, 2 for a cell of the grid.
+    """
+
+    number: int
+    tasks: Population
+    seeds: NDArray[np.int64]
+    origin: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Curriculum(CaseSource):
+    """An archive of tasks at the edge of what a policy can do, mixed with uniform ones, and ladders.
+
+    ``search(…, cases=Curriculum(…))`` trains any policy search on it: every generation meets its tasks, and the success
+    of its members tells the curriculum which of them to keep, for nothing. Any other trainer uses it by hand::
+
+        run = curriculum.start_on(tasks, rng)
+        batch = run.ask(24)               # batch.tasks, batch.seeds
+        run.tell(batch, success)          # (24,), or (members, 24)
+
+    TaskFlex Solver (arXiv 2312.12255 v1) as coded is ``Curriculum(low=0.5, high=0.95, share=0.9, decay=2.0,
+    grid=(4, 4, 4), every=100)``; OPEN's generator (arXiv 2409.15866, section IV) is ``Curriculum(low=0.5, high=0.9,
+    share=0.7, expansion=…, archive=TaskArchive(capacity=5000))``. Where members differ most (a success p with a large
+    p(1 − p)), ranks say most: ``weights="learnability"`` (Rutherford et al., arXiv 2408.15099).
+
+    Arguments:
+        per_generation: tasks of a generation, where a search asks.
+        low, high: the mean success of a task that is kept lies between them, inclusive.
+        weights: of archived tasks: ``"uniform"``, or ``"learnability"``, p(1 − p).
+        share: of the tasks of a generation that come from the archive, in [0, 1]; 0 is uniform sampling.
+        decay: the share falls by ``decay`` times the progress of the training, to 0: with 2 it is gone half-way.
+        expansion: archived tasks are moved by up to this share of the range in every coordinate.
+        archive: its size and manner.
+        forget: whether archived tasks that were met again and are no longer within the window are dropped.
+        grid: cells per coordinate; every ``every`` generations a task in each cell is asked for instead, and the
+            archive is replaced by those that are kept. Empty: no such thing, all tasks met are judged.
+        every: generations between two grids.
+        ladders: one after the other; the archive is emptied on each new rung.
+
+    Raises:
+        InvalidSettings: a setting out of its range.
+
+    Example:
+        >>> from searchlib.spaces import CurriculumTasks
+        >>> run = Curriculum(share=0.5).start_on(CurriculumTasks(("speed",), (0.0,), (1.0,)), np.random.default_rng(0))
+        >>> for _ in range(50):  # a policy that succeeds at less than half the speed, nearly always
+        ...     batch = run.ask(16)
+        ...     run.tell(batch, 1 / (1 + np.exp(40 * (batch.tasks[:, 0] - 0.5))))
+        >>> bool((abs(run.archive.tasks[:, 0] - 0.5) < 0.1).all()), len(run.archive) > 20
+        (True, True)
+    """
+
+    per_generation: int = 24
+    low: float = 0.15
+    high: float = 0.85
+    weights: str = "uniform"
+    share: float = 0.7
+    decay: float = 0.0
+    expansion: float = 0.0
+    archive: TaskArchive = TaskArchive()  # noqa: RUF009  frozen
+    forget: bool = False
+    grid: tuple[int, ...] = ()
+    every: int = 100
+    ladders: tuple[Ladder, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("per_generation", "every"):
+            object.__setattr__(self, name, whole_number(f"Curriculum({name}=…)", getattr(self, name), 1))
+        for name in ("low", "high", "share", "expansion"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidSettings(f"Curriculum({name}=…) must lie in [0, 1], but is {getattr(self, name)!r}")
+        if self.low > self.high or not 0 <= self.decay < math.inf:
+            raise InvalidSettings(f"`low <= high` and `decay >= 0` must hold, but got {self!r}")
+        if self.weights not in ("uniform", "learnability"):
+            raise InvalidSettings(f"Curriculum(weights=…) is 'uniform' or 'learnability', but is {self.weights!r}")
+        object.__setattr__(self, "grid", tuple(whole_number("Curriculum(grid=…)", cells, 1) for cells in self.grid))
+        object.__setattr__(self, "ladders", tuple(self.ladders))
+
+    def start_on(self, tasks: Any, rng: np.random.Generator) -> CurriculumRun:
+        """Begin on a space of tasks, :class:`searchlib.spaces.CurriculumTasks`; all randomness comes from ``rng``.
+
+        Raises:
+            InvalidSettings: a ladder's coordinate that the tasks do not have, or a grid of another dimension.
+        """
+        return CurriculumRun(self, tasks, rng)
+
+    def start(self, objective: Objective, rng: np.random.Generator) -> CaseRun:
+        """Begin inside of a search.
+
+        Raises:
+            MissingOperator: the objective has no ``task_space``.
+        """
+        if objective.task_space is None:
+            raise MissingOperator(
+                f"a curriculum makes tasks to order, but {type(objective).__name__} has no task_space; "
+                f"FreshCases draws from fixed SEARCH cases"
+            )
+        return _InSearch(self.start_on(objective.task_space, rng), objective)
+
+
+@final
+class CurriculumRun:
+    """A curriculum at work. ``archive.tasks`` are shares of the ranges; ``rung`` counts over all ladders."""
+
+    def __init__(self, settings: Curriculum, tasks: Any, rng: np.random.Generator) -> None:
+        self.settings, self.tasks, self._rng = settings, tasks, rng
+        self.archive = KeptTasks(settings.archive, tasks.dimension)
+        self.rung = 0
+        self._asked = 0
+        self._columns = []
+        for ladder in settings.ladders:
+            if ladder.coordinate not in tasks.names:
+                raise InvalidSettings(f"tasks have no coordinate {ladder.coordinate!r}; they have {tasks.names}")
+            self._columns.append(tasks.names.index(ladder.coordinate))
+        if settings.grid and len(settings.grid) != tasks.dimension:
+            raise InvalidSettings(
+                f"Curriculum(grid=…) needs cells for each of {tasks.dimension} coordinates, but got {settings.grid}"
+            )
+
+    def ask(self, n: int, progress: float = 0.0) -> CurriculumBatch:
+        """Tasks for the next generation: ``n``, or one for every cell of the grid where it is due.
+
+        Arguments:
+            n: how many.
+            progress: of the training, from 0 to 1; decides the archive's share where that decays.
+        """
+        settings, rng = self.settings, self._rng
+        number = self._asked
+        self._asked += 1
+        if settings.grid and number % settings.every == 0:
+            cells = np.indices(settings.grid).reshape(self.tasks.dimension, -1).T
+            rows = self.tasks.repair(self.tasks.at((cells + rng.random(cells.shape)) / settings.grid))
+            origin: NDArray[np.int64] = np.full(len(rows), 2)
+        else:
+            rows, origin = self._mixed(n, progress)
+        return CurriculumBatch(number, self._climbed(rows), rng.integers(_SEEDS, size=len(rows)), origin)
+
+    def _mixed(self, n: int, progress: float) -> tuple[Population, NDArray[np.int64]]:
+        settings, rng = self.settings, self._rng
+        share = max(0.0, settings.share * (1 - settings.decay * progress))
+        rows, origin = self.tasks.sample(rng, n), np.zeros(n, np.int64)
+        # A young archive would offer the same few tasks again and again.
+        old = min(round(share * n), len(self.archive))
+        if old:
+            near = self.tasks.at(self.archive.tasks[self.archive.draw(rng, old)])
+            rows[:old] = self.tasks.near(rng, near, settings.expansion) if settings.expansion else near
+            origin[:old] = 1
+        return rows, origin
+
+    def _climbed(self, rows: Population) -> Population:
+        left = self.rung
+        for ladder, column in zip(self.settings.ladders, self._columns, strict=True):
+            rows[:, column] = ladder.value(left)
+            left = max(0, left - (ladder.rungs - 1))
+        return rows
+
+    def tell(self, batch: CurriculumBatch, success: Any) -> None:
+        """Learn how a batch went.
+
+        Arguments:
+            batch: from :meth:`ask`.
+            success: shape ``(n,)``, or ``(members, n)``, in [0, 1].
+
+        Raises:
+            InvalidTell: another shape, or numbers that are no success.
+        """
+        table = np.atleast_2d(np.asarray(success, np.float64))
+        if table.shape[-1] != len(batch) or table.ndim != 2 or not len(table):
+            raise InvalidTell(
+                f"success must have shape ({len(batch)},) or (members, {len(batch)}), but has {table.shape}"
+            )
+        if not ((table >= 0) & (table <= 1)).all():
+            raise InvalidTell(f"success must lie in [0, 1], but reaches from {table.min()} to {table.max()}")
+        mean = table.mean(axis=0)
+        self._judge(batch, mean)
+        self._climb(float(mean.mean()))
+
+    def _judge(self, batch: CurriculumBatch, mean: NDArray[np.float64]) -> None:
+        settings = self.settings
+        inside = (mean >= settings.low) & (mean <= settings.high)
+        learnable = np.maximum(mean * (1 - mean), _LEAST)
+        weights = np.ones(len(mean)) if settings.weights == "uniform" else learnable
+        shares = self.tasks.unit(batch.tasks)
+        if settings.grid:
+            on_grid = batch.origin == 2
+            if (inside & on_grid).any():
+                self.archive.replace(shares[inside & on_grid], weights[inside & on_grid])
+            elif on_grid.any() and not len(self.archive):
+                easiest = int(np.argmax(mean))
+                self.archive.replace(shares[easiest : easiest + 1], np.ones(1))
+            return
+        if settings.forget and len(self.archive):
+            outside = shares[~inside & (batch.origin == 1)]
+            near = [np.abs(self.archive.tasks - task).max(axis=1) <= max(settings.expansion, 1e-12) for task in outside]
+            if near:
+                self.archive.drop(np.any(near, axis=0))
+        self.archive.add(self._rng, shares[inside], weights[inside])
+
+    def _climb(self, mean: float) -> None:
+        left = self.rung
+        for ladder in self.settings.ladders:
+            if left < ladder.rungs - 1:
+                if mean > ladder.threshold:
+                    self.rung += 1
+                    self.archive.replace(self.archive.tasks[:0], self.archive.weights[:0])
+                return
+            left -= ladder.rungs - 1
+
+    def notes(self) -> Mapping[str, Any]:
+        """How many tasks the archive holds, and how far the ladders were climbed, as JSON values."""
+        return {"generations": self._asked, "archive": len(self.archive), "rung": self.rung}
+
+
+@final
+class _InSearch(CaseRun):
+    def __init__(self, run: CurriculumRun, objective: Objective) -> None:
+        self._run, self._objective = run, objective
+        self._batch: CurriculumBatch | None = None
+
+    def ask(self, progress: float) -> Cases:
+        self._batch = self._run.ask(self._run.settings.per_generation, progress)
+        return self._objective.task_cases(self._batch.tasks, self._batch.seeds)
+
+    def tell(self, scores: NDArray[np.float64]) -> None:
+        assert self._batch is not None
+        if len(scores):
+            self._run.tell(self._batch, scores[:, :, 0])
+
+    def notes(self) -> Mapping[str, Any]:
+        return self._run.notes()
