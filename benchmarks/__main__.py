@@ -28,6 +28,7 @@ BENCHMARKS: Mapping[str, str] = {
     "eval_subset": "benchmarks.eval_subset",
     "expert_pruning": "benchmarks.expert_pruning",
     "mixed_precision": "benchmarks.mixed_precision",
+    "pursuit": "benchmarks.pursuit",
     "quantized_llm": "benchmarks.quantized_llm",
     "solver_schedule": "benchmarks.solver_schedule",
     "sparse_attention": "benchmarks.sparse_attention",

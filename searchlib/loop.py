@@ -359,7 +359,8 @@ class Search:
             if self._study is not None:
                 self._study.write_array("seeds", seeds)
         slope = self._slope if self.objective.differentiable and len(self._signs) == 1 else None
-        return Problem(space, len(self._signs), seeds, planned, self._batch_size, self.objective.noisy, slope)
+        noisy = self.objective.noisy or self._sourced is not None
+        return Problem(space, len(self._signs), seeds, planned, self._batch_size, noisy, slope)
 
     def _slope(self, scores: NDArray[np.floating[Any]]) -> tuple[float, NDArray[np.floating[Any]]]:
         """The objective's slope, minimized."""

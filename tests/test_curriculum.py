@@ -283,6 +283,12 @@ def test_a_search_on_a_curriculum_learns_and_is_judged_on_fixed_cases():
     assert result.notes["cases"]["generations"] > 50
 
 
+def test_the_winner_is_a_center_and_never_the_luckiest_member():
+    for seed in range(3):
+        result = search(Throwing(), EvolutionStrategy(method="snes"), budget=120, seed=seed, cases=SOURCES[0])
+        assert not (result.history.population == result.row).all(axis=1).any()
+
+
 def test_evolution_strategies_are_the_default_where_cases_change():
     result = search(Throwing(), budget=40, cases=FreshCases(8))
     assert result.algorithm.startswith("EvolutionStrategy")

@@ -14,7 +14,10 @@ from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, 
 from searchlib.algorithms.cma_es import CMAES
 from searchlib.algorithms.estimation_of_distribution import EstimationOfDistribution
 from searchlib.algorithms.evolution import Evolution
+from searchlib.algorithms.evolution_strategy import EvolutionStrategy
 from searchlib.algorithms.local_search import LocalSearch
+from searchlib.algorithms.mixed_cma import CatCMAwM
+from searchlib.algorithms.mixed_genes import MixedGenes
 from searchlib.algorithms.one_plus_one_es import OnePlusOneES
 from searchlib.algorithms.portfolio import Portfolio
 from searchlib.algorithms.predictor_guided import PredictorGuided
@@ -61,12 +64,14 @@ class Auto(Algorithm):
     several objectives                              :class:`~searchlib.NSGA2`; from four on :class:`~searchlib.NSGA3`
     options of parts under budgets                  :class:`~searchlib.ProbedAllocation`
     noise, and genes that are on or off, or options :class:`~searchlib.EstimationOfDistribution` (its linear model)
+    the weights of a policy (float32 rows)          :class:`~searchlib.EvolutionStrategy`
     very many reals                                 :class:`~searchlib.OnePlusOneES`
     reals, and very few evaluations                 :class:`~searchlib.PredictorGuided`
     reals                                           :class:`~searchlib.CMAES` and
-                                                    :class:`~searchlib.PredictorGuided`, taking turns; with
-                                                    :class:`~searchlib.LocalSearch` where other genes are choices;
-                                                    CMAES alone where there are many evaluations
+                                                    :class:`~searchlib.PredictorGuided`, taking turns; CMAES alone
+                                                    where there are many evaluations
+    reals among choices                             both of these and :class:`~searchlib.LocalSearch`, taking turns;
+                                                    :class:`~searchlib.CatCMAwM` alone where there are many evaluations
     choices, and tens of thousands of evaluations   :class:`~searchlib.Evolution`
     anything else                                   :class:`~searchlib.LocalSearch` and
                                                     :class:`~searchlib.PredictorGuided`, taking turns; without the
@@ -91,6 +96,8 @@ class Auto(Algorithm):
                 ProbedAllocation(),
                 "options under budgets: probe the parts, solve the sum exactly, search what it misses",
             )
+        if space.dtype == np.float32:  # :class:`searchlib.spaces.PolicyParameters`
+            return Chosen(EvolutionStrategy(), "the weights of a policy: a center follows the ranks of its members")
         if problem.noisy and (learned := _learns_marginals(problem)):
             return Chosen(learned, "noise on choices: a linear model of all values averages over it")
         if evaluations > _CHEAP and not math.isinf(space.size):
@@ -147,19 +154,39 @@ def _with_reals(space: Space, evaluations: int) -> Chosen:
         return Chosen(OnePlusOneES(), "more reals than a covariance can be learned for: one parent, steps by success")
     if importlib.util.find_spec("cma") is None:
         return _without_reals(space, evaluations, "reals, but pycma is not installed (pip install 'searchlib[cma]')")
+    if not _only_reals(space):
+        return _mixed(space, evaluations)
     if evaluations > _MANY:
         return Chosen(CMAES(), "reals and many evaluations: a covariance is learned")
     if evaluations <= _FEW:
         return Chosen(PredictorGuided(), "reals and very few evaluations: a predictor")
-    if _only_reals(space):
-        return Chosen(
-            Portfolio((CMAES(), PredictorGuided(population=12))),
-            "reals and few evaluations: a covariance and a predictor learn from each other",
-        )
+    return Chosen(
+        Portfolio((CMAES(), PredictorGuided(population=12))),
+        "reals and few evaluations: a covariance and a predictor learn from each other",
+    )
+
+
+def _mixed(space: Space, evaluations: int) -> Chosen:
+    """Reals among choices."""
+    if evaluations > _MANY:
+        return _mixed_and_many(space)
     return Chosen(
         Portfolio((CMAES(), PredictorGuided(population=12), LocalSearch())),
         "reals among choices: a covariance, a predictor and local moves learn from each other",
     )
+
+
+def _mixed_and_many(space: Space) -> Chosen:
+    reason = "reals among choices and many evaluations"
+    try:
+        MixedGenes(space, "Auto")
+    except MissingOperator:
+        return Chosen(LocalSearch(), f"{reason}: local moves, screened by a linear model")
+    if importlib.util.find_spec("cmaes") is None:
+        return Chosen(
+            LocalSearch(), f"{reason}, but cmaes is not installed (pip install 'searchlib[cma]'): local moves"
+        )
+    return Chosen(CatCMAwM(), f"{reason}: a covariance with margin and the odds of the options are learned")
 
 
 def _only_reals(space: Space) -> bool:

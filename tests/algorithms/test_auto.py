@@ -5,9 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from searchlib import Auto, FunctionObjective, search
+from searchlib import Auto, FunctionObjective, LocalSearch, search
 from searchlib.algorithms import Problem
-from searchlib.spaces import Affine, Allocation, Binary, Categorical, Permutation, Product, Real, Simplex, Subset
+from searchlib.spaces import (
+    Affine,
+    Allocation,
+    Binary,
+    Categorical,
+    Permutation,
+    PolicyParameters,
+    Product,
+    Real,
+    Simplex,
+    Subset,
+)
 from searchlib.testing import check_algorithm
 
 BITS = (2, 4, 8)
@@ -39,8 +50,12 @@ def test_the_contract_holds_whatever_it_chooses(space):
         (Real(0, 1, length=10), {"evaluations": 5000}, ["CMAES"]),
         (Real(0, 1, length=1000), {"evaluations": 1000}, ["OnePlusOneES"]),
         (MIXED, {}, ["CMAES", "PredictorGuided", "LocalSearch"]),
+        (MIXED, {"evaluations": 100}, ["CMAES", "PredictorGuided", "LocalSearch"]),
+        (MIXED, {"evaluations": 5000}, ["CatCMAwM"]),
+        (Product(rate=Real(0, 1), kept=Subset(8, k=3)), {"evaluations": 5000}, ["LocalSearch"]),
         (Binary(30), {"noisy": True}, ["EstimationOfDistribution"]),
         (Real(0, 1, length=5), {"noisy": True}, ["CMAES", "PredictorGuided"]),
+        (PolicyParameters(30_000), {}, ["EvolutionStrategy"]),
         (Binary(8), {"objectives": 2}, ["NSGA2"]),
         (Binary(8), {"objectives": 5}, ["NSGA3"]),
     ],
@@ -60,6 +75,16 @@ def test_the_result_says_which_choice_was_made_and_why():
     assert "predictor" in result.notes["because"]
     shares = [member["candidates"] for member in result.notes["portfolio"]]
     assert sum(shares) == 60
+
+
+def test_without_cmaes_many_evaluations_of_reals_among_choices_go_to_local_search(monkeypatch):
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cmaes" else found(name))
+    choice = Auto().choose(Problem(MIXED, evaluations=5000))
+    assert choice.algorithm == LocalSearch()
+    assert "pip install 'searchlib[cma]'" in choice.because
 
 
 def test_without_pycma_reals_are_searched_without_it(monkeypatch):
