@@ -24,13 +24,17 @@ import searchlib.spaces as spaces  # so that a study's space is known by its nam
 from searchlib import algorithms
 from searchlib.algorithms import Algorithm, Status
 from searchlib.budget import Budget
+from searchlib.case_source import CaseSource, FreshCases
+from searchlib.curriculum import Curriculum, Ladder
 from searchlib.errors import InvalidSettings, SearchlibError, StudyDamaged
 from searchlib.history import History
 from searchlib.loop import Search
 from searchlib.objective import Objective
+from searchlib.raced_rows import CaseRacing
 from searchlib.result import Result
 from searchlib.space import Space
-from searchlib.study import Study
+from searchlib.study import GIVEN_SEEDS, Study
+from searchlib.task_archive import TaskArchive
 
 #: The settings that a study writes as ``repr``; read back with these names and nothing else.
 _CONSTRUCTORS: dict[str, Any] = {
@@ -38,13 +42,17 @@ _CONSTRUCTORS: dict[str, Any] = {
     "Beam": algorithms.Beam,
     "Budget": Budget,
     "CMAES": algorithms.CMAES,
+    "CaseRacing": CaseRacing,
     "CatCMAwM": algorithms.CatCMAwM,
+    "Curriculum": Curriculum,
     "EstimationOfDistribution": algorithms.EstimationOfDistribution,
     "Evolution": algorithms.Evolution,
     "EvolutionStrategy": algorithms.EvolutionStrategy,
     "ExactAllocation": algorithms.ExactAllocation,
+    "FreshCases": FreshCases,
     "GaussianProcess": algorithms.GaussianProcess,
     "HingeRanker": algorithms.HingeRanker,
+    "Ladder": Ladder,
     "LocalSearch": algorithms.LocalSearch,
     "Nevergrad": algorithms.Nevergrad,
     "Pool": algorithms.Pool,
@@ -61,6 +69,7 @@ _CONSTRUCTORS: dict[str, Any] = {
     "ScikitPredictor": algorithms.ScikitPredictor,
     "ShrinkingPool": algorithms.ShrinkingPool,
     "Stages": algorithms.Stages,
+    "TaskArchive": TaskArchive,
 }
 
 _EXAMPLES = """examples:
@@ -142,6 +151,9 @@ def _resume(options: argparse.Namespace) -> None:
     objective = _load(options.objective)
     with Study.open(options.study) as study:
         settings, space = study.settings, study.space
+        given = study.read_array(GIVEN_SEEDS)
+    if given is None:
+        given = np.array(settings["given_seeds"], space.dtype)
     algorithm = None
     if isinstance(objective, tuple):  # an algorithm of the user's own comes along, since its name is not imported
         objective, algorithm = objective
@@ -154,9 +166,11 @@ def _resume(options: argparse.Namespace) -> None:
         batched=plain and settings["objective"].get("batched", False),
         budget=_rebuilt(settings["budget"], Budget) if options.budget is None else options.budget,
         seed=settings["seed"],
-        seeds=[space.decode(row) for row in np.array(settings["given_seeds"], space.dtype)],
+        seeds=[space.decode(row) for row in given],
         threads=settings["threads"],
         batch_size=settings["batch_size"],
+        racing=_rebuilt_or_none(settings.get("racing"), CaseRacing),
+        cases=_rebuilt_or_none(settings.get("case_source"), CaseSource),
         shortlist=settings["shortlist"],
         choose=settings.get("choose"),
         study=options.study,
@@ -217,12 +231,12 @@ def _history_rows(history: History) -> list[dict[str, Any]]:
             "value": None if np.isnan(value).any() else float(value[0]) if len(value) == 1 else value.tolist(),
             "secondary": None if np.isnan(secondary) else float(secondary),
             "fresh": bool(fresh),
-            "candidate": _plain(history.space.decode(row)),
-            "genes": row.tolist(),
+            "candidate": None if row is None else _plain(history.space.decode(row)),
+            "genes": None if row is None else row.tolist(),
             "error": error,
         }
         for index, batch, status, value, secondary, fresh, row, error in zip(
-            *columns, history.population, history.errors, strict=True
+            *columns, history.rows(), history.errors, strict=True
         )
     ]
 
@@ -293,6 +307,8 @@ def _rebuilt(text: str, kind: type[Any]) -> Any:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CONSTRUCTORS:
             named = {keyword.arg: build(keyword.value) for keyword in node.keywords if keyword.arg}
             return _CONSTRUCTORS[node.func.id](*map(build, node.args), **named)
+        if isinstance(node, ast.Tuple | ast.List):
+            return tuple(map(build, node.elts)) if isinstance(node, ast.Tuple) else list(map(build, node.elts))
         return ast.literal_eval(node)
 
     try:
@@ -305,6 +321,10 @@ def _rebuilt(text: str, kind: type[Any]) -> Any:
     if not isinstance(value, kind):
         raise StudyDamaged(f"the study should hold a {kind.__name__}, but holds {text!r:.200}")
     return value
+
+
+def _rebuilt_or_none(text: str | None, kind: type[Any]) -> Any:
+    return None if text is None else _rebuilt(text, kind)
 
 
 def _direction(settings: dict[str, Any]) -> Any:

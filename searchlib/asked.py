@@ -27,7 +27,7 @@ class Asked:
 
     def add(self, batch: Batch) -> None:
         """Note a batch; its rows are copied, since the caller may change what it was given."""
-        self._rows.update(zip(batch.ids.tolist(), batch.population.copy(), strict=True))
+        self._rows.update(zip(batch.ids.tolist(), np.array(batch.population), strict=True))
 
     def take(
         self, ids: Any, values: Any

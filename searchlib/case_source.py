@@ -37,6 +37,14 @@ class CaseRun(ABC):
 class CaseSource(ABC):
     """Settings of a source of cases: a frozen dataclass whose ``start`` gives a :class:`CaseRun`."""
 
+    #: How many cases a generation meets.
+    per_generation: int
+
+    @property
+    def follows_progress(self) -> bool:
+        """Whether the cases depend on the progress that :meth:`CaseRun.ask` is told."""
+        return False
+
     @abstractmethod
     def start(self, objective: Objective, rng: np.random.Generator) -> CaseRun:
         """Begin on an objective; all randomness comes from ``rng``."""
@@ -87,9 +95,13 @@ class _Fresh(CaseRun):
 
     def ask(self, progress: float) -> Cases:
         del progress
-        if len(self._left) < self._count:
-            self._left = self._rng.permutation(len(self._cases))
         columns, self._left = self._left[: self._count], self._left[self._count :]
+        missing = self._count - len(columns)
+        if missing:  # what is left of one round, and the first others of the next
+            again = self._rng.permutation(len(self._cases))
+            new = ~np.isin(again, columns)
+            first = np.flatnonzero(new)[:missing]
+            columns, self._left = np.concatenate([columns, again[first]]), np.delete(again, first)
         return self._cases.take(columns)
 
     def tell(self, scores: NDArray[np.float64]) -> None:

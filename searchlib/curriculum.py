@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -24,6 +24,8 @@ __all__ = ["Curriculum", "CurriculumBatch", "CurriculumRun", "Ladder"]
 _SEEDS = 2**60
 #: Least weight of an archived task, so that none is out of reach.
 _LEAST = 1e-3
+#: How often a task that makes no sense is drawn again.
+_TRIES = 10
 
 
 @final
@@ -35,7 +37,7 @@ class Ladder:
         coordinate: its name.
         start, end: first and last value.
         rungs: values from start to end, evenly spaced.
-        threshold: the next rung is reached when the mean success of a generation is above this, in [0, 1].
+        threshold: the next rung is reached when the mean success of a generation is above this, in [0, 1).
     """
 
     coordinate: str
@@ -48,8 +50,8 @@ class Ladder:
         object.__setattr__(self, "rungs", whole_number("Ladder(rungs=…)", self.rungs, 2))
         if not (math.isfinite(self.start) and math.isfinite(self.end)):
             raise InvalidSettings(f"a ladder leads between finite values, but got {self.start!r} and {self.end!r}")
-        if not 0 <= self.threshold <= 1:
-            raise InvalidSettings(f"Ladder(threshold=…) must be a success in [0, 1], but is {self.threshold!r}")
+        if not 0 <= self.threshold < 1:
+            raise InvalidSettings(f"Ladder(threshold=…) must be a success in [0, 1), but is {self.threshold!r}")
 
     def value(self, rung: int) -> float:
         """The coordinate on a rung, counted from 0."""
@@ -61,13 +63,15 @@ class Ladder:
 class CurriculumBatch:
     """Tasks to train on: ``tasks`` (n, d), a seed ``(n,)`` for the chance in each, where each came from ``(n,)``.
 
-    ``origin`` is 0 for a task drawn uniformly, 1 for one near an archived task, 2 for a cell of the grid.
+    ``origin`` is 0 for a task drawn uniformly, 1 for one near an archived task, 2 for a cell of the grid; ``archived``
+    is the number of that archived task, else -1.
     """
 
     number: int
     tasks: Population
     seeds: NDArray[np.int64]
     origin: NDArray[np.int64]
+    archived: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -86,23 +90,28 @@ class Curriculum(CaseSource):
         run.tell(batch, success)          # (24,), or (members, 24)
 
     TaskFlex Solver (arXiv 2312.12255 v1) as coded is ``Curriculum(low=0.5, high=0.95, share=0.9, decay=2.0,
-    grid=(4, 4, 4), every=100)``; OPEN's generator (arXiv 2409.15866, section IV) is ``Curriculum(low=0.5, high=0.9,
-    share=0.7, expansion=…, archive=TaskArchive(capacity=5000))``. Where members differ most (a success p with a large
-    p(1 − p)), ranks say most: ``weights="learnability"`` (Rutherford et al., arXiv 2408.15099).
+    repeat=True, grid=(4, 4, 4), every=100)``; OPEN's generator (arXiv 2409.15866, section IV) is ``Curriculum(low=0.5,
+    high=0.9, share=0.7, expansion=…, archive=TaskArchive(capacity=5000))``. Where members differ most (a success p with
+    a large p(1 − p)), ranks say most: ``weights="learnability"`` (Rutherford et al., arXiv 2408.15099).
 
     Arguments:
         per_generation: tasks of a generation, where a search asks.
         low, high: the mean success of a task that is kept lies between them, inclusive.
         weights: of archived tasks: ``"uniform"``, or ``"learnability"``, p(1 − p).
         share: of the tasks of a generation that come from the archive, in [0, 1]; 0 is uniform sampling.
+        repeat: whether a young archive gives its whole share, the same few tasks again and again; otherwise it gives no
+            more tasks than it holds.
         decay: the share falls by ``decay`` times the progress of the training, to 0: with 2 it is gone half-way.
         expansion: archived tasks are moved by up to this share of the range in every coordinate.
         archive: its size and manner.
-        forget: whether archived tasks that were met again and are no longer within the window are dropped.
-        grid: cells per coordinate; every ``every`` generations a task in each cell is asked for instead, and the
-            archive is replaced by those that are kept. Empty: no such thing, all tasks met are judged.
+        forget: whether archived tasks that were met again (or what they were moved to) and are no longer within the
+            window are dropped; not with a grid.
+        grid: cells per coordinate, or per coordinate that is not fixed; every ``every`` generations a task in each cell
+            is asked for instead, and the archive is replaced by those that are kept. Empty: no such thing, all tasks
+            met are judged.
         every: generations between two grids.
-        ladders: one after the other; the archive is emptied on each new rung.
+        ladders: one after the other; the archive is emptied on each new rung. The value of a coordinate that the tasks
+            fix may lie outside of their bounds.
 
     Raises:
         InvalidSettings: a setting out of its range.
@@ -122,6 +131,7 @@ class Curriculum(CaseSource):
     high: float = 0.85
     weights: str = "uniform"
     share: float = 0.7
+    repeat: bool = False
     decay: float = 0.0
     expansion: float = 0.0
     archive: TaskArchive = TaskArchive()  # noqa: RUF009  frozen
@@ -140,8 +150,21 @@ class Curriculum(CaseSource):
             raise InvalidSettings(f"`low <= high` and `decay >= 0` must hold, but got {self!r}")
         if self.weights not in ("uniform", "learnability"):
             raise InvalidSettings(f"Curriculum(weights=…) is 'uniform' or 'learnability', but is {self.weights!r}")
+        for name in ("grid", "ladders"):
+            if not isinstance(getattr(self, name), Sequence):
+                raise InvalidSettings(f"Curriculum({name}=…) must be a tuple, but is {getattr(self, name)!r}")
         object.__setattr__(self, "grid", tuple(whole_number("Curriculum(grid=…)", cells, 1) for cells in self.grid))
         object.__setattr__(self, "ladders", tuple(self.ladders))
+        named = [ladder.coordinate for ladder in self.ladders]
+        if len(set(named)) < len(named):
+            raise InvalidSettings(f"a coordinate has one ladder at most, but the ladders are of {named}")
+        if self.grid and self.forget:
+            raise InvalidSettings("a grid replaces the whole archive, so there is nothing to forget; leave one out")
+
+    @property
+    def follows_progress(self) -> bool:
+        """Whether the archive's share decays."""
+        return self.decay > 0 and self.share > 0
 
     def start_on(self, tasks: Any, rng: np.random.Generator) -> CurriculumRun:
         """Begin on a space of tasks, :class:`searchlib.spaces.CurriculumTasks`; all randomness comes from ``rng``.
@@ -162,6 +185,7 @@ class Curriculum(CaseSource):
                 f"a curriculum makes tasks to order, but {type(objective).__name__} has no task_space; "
                 f"FreshCases draws from fixed SEARCH cases"
             )
+        objective.success(np.zeros((1, 1, 1)))  # refuses what has none
         return _InSearch(self.start_on(objective.task_space, rng), objective)
 
 
@@ -174,15 +198,36 @@ class CurriculumRun:
         self.archive = KeptTasks(settings.archive, tasks.dimension)
         self.rung = 0
         self._asked = 0
-        self._columns = []
-        for ladder in settings.ladders:
-            if ladder.coordinate not in tasks.names:
-                raise InvalidSettings(f"tasks have no coordinate {ladder.coordinate!r}; they have {tasks.names}")
-            self._columns.append(tasks.names.index(ladder.coordinate))
-        if settings.grid and len(settings.grid) != tasks.dimension:
+        if not all(hasattr(tasks, name) for name in ("names", "near", "valid", "unit", "at")):
+            raise InvalidSettings(f"tasks must be a searchlib.spaces.CurriculumTasks, but are {tasks!r:.200}")
+        self._columns = [self._column(ladder) for ladder in settings.ladders]
+        self._grid = self._cells(settings.grid)
+
+    def _column(self, ladder: Ladder) -> int:
+        names, low, high = self.tasks.names, self.tasks.low, self.tasks.high
+        if ladder.coordinate not in names:
+            raise InvalidSettings(f"tasks have no coordinate {ladder.coordinate!r}; they have {names}")
+        column = int(names.index(ladder.coordinate))
+        inside = all(low[column] <= value <= high[column] for value in (ladder.start, ladder.end))
+        if low[column] < high[column] and not inside:
             raise InvalidSettings(
-                f"Curriculum(grid=…) needs cells for each of {tasks.dimension} coordinates, but got {settings.grid}"
+                f"the ladder of {ladder.coordinate!r} leads from {ladder.start:g} to {ladder.end:g}, but tasks have it "
+                f"from {low[column]:g} to {high[column]:g}"
             )
+        return column
+
+    def _cells(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Cells of every coordinate; one where it is fixed."""
+        free = np.array(self.tasks.low) < np.array(self.tasks.high)
+        if grid and len(grid) not in (len(free), int(free.sum())):
+            raise InvalidSettings(
+                f"Curriculum(grid=…) needs cells for each of {len(free)} coordinates ({int(free.sum())} of them not "
+                f"fixed), but got {grid}"
+            )
+        if len(grid) == len(free):
+            return tuple(cells if one else 1 for cells, one in zip(grid, free, strict=True))
+        left = iter(grid)
+        return tuple(next(left) if one else 1 for one in free) if grid else ()
 
     def ask(self, n: int, progress: float = 0.0) -> CurriculumBatch:
         """Tasks for the next generation: ``n``, or one for every cell of the grid where it is due.
@@ -191,30 +236,49 @@ class CurriculumRun:
             n: how many.
             progress: of the training, from 0 to 1; decides the archive's share where that decays.
         """
-        settings, rng = self.settings, self._rng
-        number = self._asked
+        number, n = self._asked, whole_number("n", n, 1)
         self._asked += 1
-        if settings.grid and number % settings.every == 0:
-            cells = np.indices(settings.grid).reshape(self.tasks.dimension, -1).T
-            rows = self.tasks.repair(self.tasks.at((cells + rng.random(cells.shape)) / settings.grid))
-            origin: NDArray[np.int64] = np.full(len(rows), 2)
+        if self._grid and number % self.settings.every == 0:
+            rows, origin = self._one_per_cell()
+            archived: NDArray[np.int64] = np.full(len(rows), -1)
         else:
-            rows, origin = self._mixed(n, progress)
-        return CurriculumBatch(number, self._climbed(rows), rng.integers(_SEEDS, size=len(rows)), origin)
+            rows, origin, archived = self._mixed(n, progress)
+        rows, drawn = self._climbed(rows)
+        origin[drawn], archived[drawn] = 0, -1
+        return CurriculumBatch(number, rows, self._rng.integers(_SEEDS, size=len(rows)), origin, archived)
 
-    def _mixed(self, n: int, progress: float) -> tuple[Population, NDArray[np.int64]]:
+    def _one_per_cell(self) -> tuple[Population, NDArray[np.int64]]:
+        """A task in every cell of the grid that has one, as far as a few draws show."""
+        cells = np.indices(self._grid).reshape(self.tasks.dimension, -1).T
+        rows = self.tasks.at((cells + self._rng.random(cells.shape)) / self._grid)
+        for _ in range(_TRIES):
+            bad = np.flatnonzero(~self.tasks.valid(rows))
+            rows[bad] = self.tasks.at((cells[bad] + self._rng.random(cells[bad].shape)) / self._grid)
+        rows = rows[self.tasks.valid(rows)]
+        return rows, np.full(len(rows), 2)
+
+    def _mixed(self, n: int, progress: float) -> tuple[Population, NDArray[np.int64], NDArray[np.int64]]:
         settings, rng = self.settings, self._rng
         share = max(0.0, settings.share * (1 - settings.decay * progress))
         rows, origin = self.tasks.sample(rng, n), np.zeros(n, np.int64)
-        # A young archive would offer the same few tasks again and again.
-        old = min(round(share * n), len(self.archive))
-        if old:
-            near = self.tasks.at(self.archive.tasks[self.archive.draw(rng, old)])
+        archived: NDArray[np.int64] = np.full(n, -1)
+        old = round(share * n) if settings.repeat else min(round(share * n), len(self.archive))
+        if old and len(self.archive):
+            places = self.archive.draw(rng, old)
+            near = self.tasks.at(self.archive.tasks[places])
             rows[:old] = self.tasks.near(rng, near, settings.expansion) if settings.expansion else near
-            origin[:old] = 1
-        return rows, origin
+            origin[:old], archived[:old] = 1, self.archive.ids[places]
+        return rows, origin, archived
 
-    def _climbed(self, rows: Population) -> Population:
+    def _climbed(self, rows: Population) -> tuple[Population, NDArray[np.bool_]]:
+        """The tasks on the present rungs, and which of them had to be drawn anew because there they were none."""
+        rows, drawn = self._on_rungs(rows), np.zeros(len(rows), np.bool_)
+        for _ in range(_TRIES if self.settings.ladders else 0):
+            bad = np.flatnonzero(~self.tasks.valid(rows))
+            rows[bad], drawn[bad] = self._on_rungs(self.tasks.sample(self._rng, len(bad))), True
+        return rows, drawn
+
+    def _on_rungs(self, rows: Population) -> Population:
         left = self.rung
         for ladder, column in zip(self.settings.ladders, self._columns, strict=True):
             rows[:, column] = ladder.value(left)
@@ -251,16 +315,17 @@ class CurriculumRun:
         if settings.grid:
             on_grid = batch.origin == 2
             if (inside & on_grid).any():
-                self.archive.replace(shares[inside & on_grid], weights[inside & on_grid])
+                self.archive.replace(self._rng, shares[inside & on_grid], weights[inside & on_grid])
             elif on_grid.any() and not len(self.archive):
                 easiest = int(np.argmax(mean))
-                self.archive.replace(shares[easiest : easiest + 1], np.ones(1))
+                self.archive.replace(self._rng, shares[easiest : easiest + 1], np.ones(1))
             return
-        if settings.forget and len(self.archive):
-            outside = shares[~inside & (batch.origin == 1)]
-            near = [np.abs(self.archive.tasks - task).max(axis=1) <= max(settings.expansion, 1e-12) for task in outside]
-            if near:
-                self.archive.drop(np.any(near, axis=0))
+        again = batch.archived >= 0
+        if settings.forget:
+            self.archive.drop(batch.archived[again & ~inside])
+        if not settings.expansion:  # the very task was met, so it is there already
+            self.archive.weigh(batch.archived[again], weights[again])
+            inside = inside & ~again
         self.archive.add(self._rng, shares[inside], weights[inside])
 
     def _climb(self, mean: float) -> None:
@@ -269,7 +334,7 @@ class CurriculumRun:
             if left < ladder.rungs - 1:
                 if mean > ladder.threshold:
                     self.rung += 1
-                    self.archive.replace(self.archive.tasks[:0], self.archive.weights[:0])
+                    self.archive.clear()
                 return
             left -= ladder.rungs - 1
 
@@ -291,7 +356,7 @@ class _InSearch(CaseRun):
     def tell(self, scores: NDArray[np.float64]) -> None:
         assert self._batch is not None
         if len(scores):
-            self._run.tell(self._batch, scores[:, :, 0])
+            self._run.tell(self._batch, self._objective.success(scores))
 
     def notes(self) -> Mapping[str, Any]:
         return self._run.notes()

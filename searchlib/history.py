@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, final
 
@@ -130,6 +131,11 @@ class History:
         """
         return np.asarray(self._join("population", np.empty((0, self.space.dimension), self.space.dtype)))
 
+    def rows(self) -> Iterator[NDArray[Any] | None]:
+        """The population one by one, None for candidates of which only seeds are known."""
+        for told in self._batches:
+            yield from (None for _ in told.ids) if as_seeded(told.population) is not None else told.population
+
     @property
     def values(self) -> NDArray[np.float64]:
         """Shape ``(n, objectives)``, in the objective's own direction; NaN where a candidate is not DONE."""
@@ -209,7 +215,7 @@ class History:
         columns["secondary"] = self.secondary
         columns["fresh"] = self.fresh
         columns["cached"] = self.cached
-        columns["candidate"] = [self.space.decode(row) for row in self.population]
+        columns["candidate"] = [None if row is None else self.space.decode(row) for row in self.rows()]
         columns["error"] = self.errors
         return pandas.DataFrame(columns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -40,7 +41,7 @@ from searchlib.seeded_population import as_seeded, bits_of
 from searchlib.sourced_rows import SourcedRows
 from searchlib.space import Candidates, Population, Space, distinct
 from searchlib.spending import Spending
-from searchlib.study import ASKED, StoredBatch, Study
+from searchlib.study import ASKED, GIVEN_SEEDS, StoredBatch, Study
 from searchlib.winner import Finals
 
 __all__ = ["Search", "search"]
@@ -150,7 +151,8 @@ class Search:
         self._study = None
         self._cache: EvaluationCache | None = None
         own: ObjectiveCache | None = None
-        if cases is not None and (racing is not None or cache is not None or self._external or self.budget.target):
+        compared = racing is not None or cache is not None or self._external or self.budget.target is not None
+        if cases is not None and compared:
             raise InvalidSettings(
                 "cases that change cannot be raced, cached, evaluated outside or searched for a target value, because "
                 "values of different generations are not compared; leave cases=… or the other one out"
@@ -161,9 +163,12 @@ class Search:
             numbers = {"seed": self.seed, "batch_size": self._batch_size, "threads": int(threads),
                        "racing": None if racing is None else repr(racing),
                        "case_source": None if cases is None else repr(cases),
-                       **self._at_the_end(), "given_seeds": self._given.tolist()}  # fmt: skip
+                       "task_space": None if cases is None else repr(self.objective.task_space),
+                       **self._at_the_end(), "given_seeds": _on_file(self._given)}  # fmt: skip
             settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
             self._study = Study.create_or_resume(study, settings, FIXED)
+            if not isinstance(settings["given_seeds"], list):
+                self._study.write_array(GIVEN_SEEDS, self._given)
         self._memo = Memo() if self._study is None else self._study.memo()
         self._stored = iter(()) if self._study is None else self._study.batches()
         self.history = History(self.objective.space, len(self._signs))
@@ -175,7 +180,9 @@ class Search:
             self._raced = RacedRows(racing, self.objective, self._scorer, search_cases, self.seed)
         self._sourced = None
         if cases is not None:
-            self._sourced = SourcedRows(cases, self.objective, self.algorithm, self._scorer, self.seed)
+            self._sourced = SourcedRows(
+                cases, self.objective, self.algorithm, self._scorer, self._study, self.seed, self.budget
+            )
         self._unjournaled = Scorer(self.objective, self._evaluator, self._cases, None)
         self._open = ExitStack()
         self._depth = self._asked_n = 0
@@ -324,8 +331,11 @@ class Search:
             most = min(self._batch_size, self.objective.chunk_rows, self.budget.evaluations or self._batch_size)
             rows = run.ask(most).population
             cases = self._cases[Split.SEARCH]
+            if self._sourced is not None:
+                cases = cases.take(range(min(len(cases), self._sourced.per_generation)))
+            chunks = self._scorer.chunks(len(rows), Split.SEARCH, cases)
             start = time.perf_counter()
-            for _ in self._evaluator.run(rows, Split.SEARCH, cases, self._scorer.chunks(len(rows), Split.SEARCH)):
+            for _ in self._evaluator.run(rows, Split.SEARCH, cases, chunks, cases):
                 pass
             seconds = time.perf_counter() - start
             evaluations, whole = self._spent.whole(len(rows), len(rows) * len(cases), self._cost(rows), seconds)
@@ -359,8 +369,11 @@ class Search:
             if self._study is not None:
                 self._study.write_array("seeds", seeds)
         slope = self._slope if self.objective.differentiable and len(self._signs) == 1 else None
-        noisy = self.objective.noisy or self._sourced is not None
-        return Problem(space, len(self._signs), seeds, planned, self._batch_size, noisy, slope)
+        changing = self._sourced is not None
+        noisy = self.objective.noisy or changing
+        return Problem(
+            space, len(self._signs), seeds, planned, self._batch_size, noisy, changing=changing, slope=slope
+        )
 
     def _slope(self, scores: NDArray[np.floating[Any]]) -> tuple[float, NDArray[np.floating[Any]]]:
         """The objective's slope, minimized."""
@@ -450,8 +463,8 @@ class Search:
         if self._sourced is None:
             return self._scorer.score(rows, Split.SEARCH, number)
         assert self._run is not None
-        progress = self._spent.evaluations / (self.budget.evaluations or math.inf)
-        return self._sourced.score(rows, number, self._run.generation, progress)
+        planned = self.budget.evaluations if self._study is None else self._study.settings["planned"]
+        return self._sourced.score(rows, number, self._run.generation, self._spent.progress(planned))
 
     def _spend(
         self, rows: Population, asked: int, parts: list[tuple[Population, Cases]] | None = None, hits: int = 0
@@ -465,7 +478,11 @@ class Search:
         """What the rows cost on the search cases, or on these; not worked out where no budget counts it."""
         if self.budget.cost is None:
             return 0.0
-        return self.objective.cost(Candidates(self.objective.space, rows), cases or self._cases[Split.SEARCH])
+        cases, step = cases or self._cases[Split.SEARCH], self.objective.chunk_rows
+        if as_seeded(rows) is None:
+            return self.objective.cost(Candidates(self.objective.space, rows), cases)
+        parts = (rows[start : start + step] for start in range(0, len(rows), step))  # made a chunk at a time
+        return sum(self.objective.cost(Candidates(self.objective.space, part), cases) for part in parts)
 
     def _journal(self, told: Told, number: int, stored: StoredBatch | None, seconds: float) -> None:
         assert self._study is not None
@@ -609,6 +626,13 @@ def _as_objective(
         raise InvalidSettings(f"space must be a searchlib Space, but is {space!r}")
     function = _evaluated_outside if objective is None else objective
     return FunctionObjective(function, space, direction or "minimize", batched=batched)
+
+
+def _on_file(rows: Population) -> Any:
+    """Given seeds as a setting: the numbers, or of very many only what tells them apart."""
+    if rows.size <= 10_000:
+        return rows.tolist()
+    return {"rows": len(rows), "digest": hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()}
 
 
 def _replayed(stored: StoredBatch, batch: Batch) -> Batch:

@@ -97,6 +97,23 @@ class Objective(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has a task_space but makes no cases of its tasks")
 
+    def success(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far scores ``(n, c, k)`` are a success, shape ``(n, c)``, from 0 to 1: what a curriculum judges tasks by.
+
+        The scores themselves, where there is one per case and more is better; override it otherwise.
+        """
+        if self.direction != "maximize" or scores.shape[2] != 1:
+            raise InvalidSettings(
+                f"a curriculum judges tasks by success from 0 to 1, which scores of {type(self).__name__} are not "
+                f"(direction={self.direction!r}, {scores.shape[2]} number(s) per case); override success(scores)"
+            )
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise InvalidSettings(
+                f"success lies from 0 to 1, but scores of {type(self).__name__} reach from {scores.min():g} to "
+                f"{scores.max():g}; override success(scores)"
+            )
+        return np.asarray(scores[:, :, 0])
+
     @abstractmethod
     def evaluate(self, candidates: Candidates, cases: Cases) -> NDArray[Any] | Scores:
         """Score every candidate on every case.

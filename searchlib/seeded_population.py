@@ -82,8 +82,10 @@ class SeededPopulation:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def __getitem__(self, rows: slice | NDArray[Any]) -> SeededPopulation:
-        """Some of the members, unmade."""
+    def __getitem__(self, rows: Any) -> Any:
+        """Some of the members, unmade; of a single number its row."""
+        if np.ndim(rows) == 0 and not isinstance(rows, slice):
+            return self[[rows]].rows()[0]
         return SeededPopulation(
             self.center, self.sigma, self.seeds[rows], self.signs[rows], digest=self.digest, dimension=self._dimension
         )  # fmt: skip

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm
+from searchlib.budget import Budget
 from searchlib.case_source import CaseRun, CaseSource
 from searchlib.cases import Cases, Split
-from searchlib.errors import InvalidSettings
+from searchlib.errors import InvalidSettings, StudyMismatch
 from searchlib.objective import Objective
 from searchlib.scoretable import ScoreTable
 from searchlib.scoring import Scorer
 from searchlib.space import Population
+from searchlib.study import Study
 
 __all__ = ["SourcedRows"]
 
@@ -31,15 +33,19 @@ class SourcedRows:
         objective: what is scored.
         algorithm: must compare the candidates of one generation only.
         scorer: evaluates and journals.
+        study: keeps which cases a batch met, to refuse others when it is resumed.
         seed: of the source.
+        budget: what progress is measured by.
 
     Raises:
-        InvalidSettings: the algorithm compares candidates of different batches.
+        InvalidSettings: the algorithm compares candidates of different batches, or the source goes by the progress of a
+            search that only a time limits.
     """
 
     def __init__(
-        self, source: CaseSource, objective: Objective, algorithm: Algorithm, scorer: Scorer, seed: int
-    ) -> None:
+        self, source: CaseSource, objective: Objective, algorithm: Algorithm, scorer: Scorer, study: Study | None,
+        seed: int, budget: Budget,
+    ) -> None:  # fmt: skip
         if not isinstance(source, CaseSource):
             raise InvalidSettings(f"cases must be a FreshCases(…) or a Curriculum(…), but is {source!r}")
         if algorithm.compares_batches:
@@ -49,8 +55,16 @@ class SourcedRows:
             )
         if objective.recomputable:
             raise InvalidSettings(f"{type(objective).__name__} is recomputable, so its cases must not change")
-        self._run: CaseRun = source.start(objective, np.random.default_rng([seed, 1]))
-        self._scorer = scorer
+        if source.follows_progress and budget.evaluations is budget.cells is budget.cost is None:
+            raise InvalidSettings(
+                f"{source!r} changes with the progress of the search, which seconds do not say the same way twice; "
+                f"give the budget evaluations, cells or cost as well"
+            )
+        #: Cases of a generation.
+        self.per_generation = source.per_generation
+        # A stream of its own: objectives draw their cases from small keys such as [seed, 1].
+        self._run: CaseRun = source.start(objective, np.random.default_rng([seed, *b"cases"]))
+        self._scorer, self._study = scorer, study
         self._generation = -1
         self._cases = Cases.none()
         self._scores: list[NDArray[np.float64]] = []
@@ -62,10 +76,25 @@ class SourcedRows:
         if generation != self._generation:
             self._learn()
             self._cases, self._generation = self._run.ask(progress), generation
+        self._check(number)
         table = self._scorer.score(rows, Split.SEARCH, number, self._cases)
         self._scores.append(table.scores[table.done])
         self.parts = [(rows, self._cases)]
         return table
+
+    def _check(self, number: int) -> None:
+        """A batch on file must meet the cases that it met before."""
+        if self._study is None:
+            return
+        met = np.frombuffer(bytes.fromhex(self._cases.digest), np.uint8)
+        stored = self._study.read_array(f"met {number}")
+        if stored is None:
+            self._study.write_array(f"met {number}", met)
+        elif not np.array_equal(stored, met):
+            raise StudyMismatch(
+                f"batch {number} met other cases than it would meet now (tasks, or a budget in cells or cost, have "
+                f"changed); begin another study"
+            )
 
     def _learn(self) -> None:
         if self._generation < 0:

@@ -68,6 +68,12 @@ class Spending:
             return Outcome.EXHAUSTED
         return Outcome.NOTHING_NEW if self._stale >= max(_STALE, _STALE_BATCHES * self._batch_size) else Outcome.RUNNING
 
+    def progress(self, planned: int | None) -> float:
+        """What of the budget is spent, from 0 to 1; of ``planned`` evaluations, or else of cells or cost."""
+        used = ((self.evaluations, planned), (self.cells, self._budget.cells), (self.cost, self._budget.cost))
+        shares = [spent / limit for spent, limit in used if limit is not None]
+        return min(1.0, max(shares, default=0.0))
+
     def whole(self, candidates: int, cells: int, cost: float, seconds: float) -> tuple[float, float]:
         """Evaluations and seconds that the whole budget buys, judged by what its first ``candidates`` have used.
 

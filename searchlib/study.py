@@ -40,7 +40,7 @@ try:
 except ImportError:  # not a POSIX system: two writers still collide on the number of their next batch
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["ASKED", "FORMAT", "StoredBatch", "Study"]
+__all__ = ["ASKED", "FORMAT", "GIVEN_SEEDS", "StoredBatch", "Study"]
 
 #: Version of the file format.
 FORMAT = 1
@@ -51,6 +51,9 @@ ASKED = "asked"
 #: Commits closer together than this share one flush to the disk: a killed process loses nothing, a power cut at
 #: most this much work.
 _FLUSH_SECONDS = 0.02
+
+#: Name of the array of the given seeds, where these are too many for a setting.
+GIVEN_SEEDS = "given seeds"
 
 #: Genes of a winner beyond which its row is stored as an array, under this name, and not as text.
 _LONG_ROW, _RESULT_ROW = 10_000, "result row"
@@ -437,7 +440,7 @@ class Study:
     def _differences(self, settings: Mapping[str, Any], fixed: tuple[str, ...]) -> list[str]:
         stored = self.settings
         now = json.loads(json.dumps({name: settings[name] for name in fixed}))
-        return [f"{name}: {stored.get(name)!r} on file, {now[name]!r} now" for name in fixed
+        return [f"{name}: {stored.get(name)!r:.500} on file, {now[name]!r:.500} now" for name in fixed
                 if stored.get(name) != now[name]]  # fmt: skip
 
     def _compare(self, settings: Mapping[str, Any], fixed: tuple[str, ...]) -> None:

@@ -80,6 +80,9 @@ class KeptTasks:
         self._settings = settings
         self.tasks: Tasks = np.empty((0, dimension))
         self.weights: NDArray[np.float64] = np.empty(0)
+        #: A number of every task, which it keeps; counted up from 0.
+        self.ids: NDArray[np.int64] = np.empty(0, np.int64)
+        self._given = 0
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -89,6 +92,8 @@ class KeptTasks:
         fresh = self._fresh(tasks)
         self.tasks = np.concatenate([self.tasks, tasks[fresh]])
         self.weights = np.concatenate([self.weights, weights[fresh]])
+        self.ids = np.concatenate([self.ids, self._given + np.arange(len(fresh))])
+        self._given += len(fresh)
         over = len(self.tasks) - self._settings.capacity
         kept: NDArray[np.intp]
         if over > 0:
@@ -98,16 +103,29 @@ class KeptTasks:
                 kept = np.sort(rng.permutation(len(self.tasks))[over:])
             else:
                 kept = farthest_points(self.tasks, self._settings.capacity)
-            self.tasks, self.weights = self.tasks[kept], self.weights[kept]
+            self._keep(kept)
         return len(fresh)
 
-    def replace(self, tasks: Tasks, weights: NDArray[np.float64]) -> None:
-        """Keep these tasks and no others."""
-        self.tasks, self.weights = tasks[-self._settings.capacity :], weights[-self._settings.capacity :]
+    def replace(self, rng: np.random.Generator, tasks: Tasks, weights: NDArray[np.float64]) -> int:
+        """Keep what is new among these tasks, as :meth:`add` does, and no others."""
+        self.clear()
+        return self.add(rng, tasks, weights)
 
-    def drop(self, gone: NDArray[np.bool_]) -> None:
-        """Forget some of the tasks, by a mask ``(n,)``."""
-        self.tasks, self.weights = self.tasks[~gone], self.weights[~gone]
+    def clear(self) -> None:
+        """Forget all tasks."""
+        self._keep(np.empty(0, np.intp))
+
+    def drop(self, ids: NDArray[np.int64]) -> None:
+        """Forget the tasks with these numbers; those that are gone already are no matter."""
+        self._keep(np.flatnonzero(~np.isin(self.ids, ids)))
+
+    def weigh(self, ids: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
+        """Give the tasks with these numbers other weights; the last counts where a number comes again."""
+        for number, weight in zip(ids.tolist(), weights.tolist(), strict=True):
+            self.weights[self.ids == number] = weight
+
+    def _keep(self, places: NDArray[np.intp]) -> None:
+        self.tasks, self.weights, self.ids = self.tasks[places], self.weights[places], self.ids[places]
 
     def draw(self, rng: np.random.Generator, n: int) -> NDArray[np.intp]:
         """Positions of ``n`` tasks, by weight, with repetitions."""

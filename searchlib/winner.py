@@ -115,6 +115,11 @@ class Finals:
         rows = run.recommend(max(self._shortlist, len(self._history)) if free else self._shortlist)
         if not len(rows):
             return Winner(None, math.nan, None, None)
+        if not self._cases[Split.SEARCH]:  # evaluated outside: a distribution's mean, say, can be handed over only
+            told = known.find(rows) >= 0
+            if not told.any():
+                return Winner(rows[0], math.nan, None, None)
+            rows = rows[told]
         for on_select in (True, False) if self._cases[Split.SELECT] else (False,):
             values, secondary, table = shortlist_values(
                 rows, known.find(rows), self._history, self._scorer, on_select

@@ -101,7 +101,7 @@ class WithCost(Objective):
         self.additive = objective.additive
         self.chunk_rows, self.chunk_cases = objective.chunk_rows, objective.chunk_cases
         self.shareable = objective.shareable
-        self.noisy = objective.noisy
+        self.noisy, self.task_space = objective.noisy, objective.task_space
         self.batch_size, self.recomputable = objective.batch_size, objective.recomputable
         self._references = {key: self._numbers(given) for key, given in (reference_costs or {}).items()}
         unknown = sorted(set(self._references) - set(objective.references()))
@@ -113,6 +113,10 @@ class WithCost(Objective):
     def cases(self, split: Split) -> Cases:
         """Those of the objective."""
         return self.objective.cases(split)
+
+    def task_cases(self, tasks: Population, seeds: NDArray[np.int64]) -> Cases:
+        """Those of the objective."""
+        return self.objective.task_cases(tasks, seeds)
 
     def evaluate(self, candidates: Candidates, cases: Cases) -> Scores:
         """The objective's observations ``(n, c, k)``, and behind them the costs, the same for every case."""

@@ -49,6 +49,10 @@ class CurriculumTasks(Space):
     scale: float = 0.1
 
     def __post_init__(self) -> None:
+        for name in ("names", "low", "high"):
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, Sequence):
+                raise InvalidSettings(f"{name} must hold one entry per coordinate, but got ({name}={given!r})")
         for name in ("low", "high"):
             object.__setattr__(self, name, tuple(arguments.real(name, one) for one in getattr(self, name)))
         object.__setattr__(self, "names", tuple(map(str, self.names)))
@@ -62,6 +66,11 @@ class CurriculumTasks(Space):
             )
         if not all(low <= high for low, high in zip(self.low, self.high, strict=True)):
             raise InvalidSettings(f"`low <= high` must hold, but got (low={self.low!r}, high={self.high!r})")
+        with np.errstate(over="ignore"):
+            if not np.isfinite(self._width).all():
+                raise InvalidSettings(f"bounds must not be further apart than floats reach, but are {self!r}")
+        if not self.contains(self.middle[None])[0]:
+            raise InvalidSettings(f"the middle of the ranges is no task; override {type(self).__name__}.middle")
 
     def valid(self, rows: Population) -> NDArray[np.bool_]:
         """Which vectors ``(n, d)`` within the bounds are tasks, shape ``(n,)``; all, unless a subclass objects."""

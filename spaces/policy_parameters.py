@@ -19,6 +19,8 @@ __all__ = ["PolicyParameters"]
 
 #: Larger weights are no weights, and their squares overflow.
 _LARGEST = 1e18
+#: Spreads with which 32-bit floats have room on either side.
+_TINIEST, _WIDEST = 1e-12, 1e12
 
 
 @final
@@ -58,14 +60,14 @@ class PolicyParameters(Space):
         object.__setattr__(self, "shapes", _shapes(self.shapes))
         object.__setattr__(self, "scale", arguments.fraction("scale", self.scale))
         if isinstance(self.spread, Sequence):
-            object.__setattr__(self, "spread", tuple(arguments.positive("spread", one) for one in self.spread))
+            object.__setattr__(self, "spread", tuple(_spread(one) for one in self.spread))
             if len(self._spreads) != len(self.shapes):
                 raise InvalidSettings(
                     f"spread must be one number, or one for each of {len(self.shapes)} tensors, but got "
                     f"(spread={self.spread!r:.200})"
                 )
         else:
-            object.__setattr__(self, "spread", arguments.positive("spread", self.spread))
+            object.__setattr__(self, "spread", _spread(self.spread))
 
     @classmethod
     def from_module(cls, module: Any, *, spread: float | None = None) -> PolicyParameters:
@@ -110,7 +112,7 @@ class PolicyParameters(Space):
         return math.inf
 
     def sample(self, rng: np.random.Generator, n: int) -> Population:
-        return np.asarray(rng.standard_normal((n, self.dimension), np.float32) * self.unit)
+        return self.repair(rng.standard_normal((n, self.dimension), np.float32) * self.unit)
 
     def mutate(self, rng: np.random.Generator, population: Population) -> Population:
         """Add normal noise to all weights."""
@@ -193,6 +195,13 @@ class PolicyParameters(Space):
 
     def to_latent(self, population: Population) -> NDArray[np.float64]:
         return np.asarray(np.asarray(population, np.float64) / self.unit)
+
+
+def _spread(given: Any) -> float:
+    spread = arguments.positive("spread", given)
+    if not _TINIEST <= spread <= _WIDEST:
+        raise InvalidSettings(f"spread must lie from {_TINIEST:g} to {_WIDEST:g}, but got (spread={given!r})")
+    return spread
 
 
 def _shapes(given: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:

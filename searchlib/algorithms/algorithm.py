@@ -39,6 +39,8 @@ class Problem:
         evaluations: budget in evaluations, or None where another limit stops the search.
         batch_size: the most candidates that the search asks for at once.
         noisy: whether a second look at a candidate may give another value.
+        changing: whether every generation meets other cases, so that values of different generations say little about
+            each other; such problems are noisy.
         slope: of one candidate's observations ``(c, k)``: its value, minimized, and the derivative ``(c, k)``; None
             where the objective does not know it.
     """
@@ -49,6 +51,7 @@ class Problem:
     evaluations: int | None = None
     batch_size: int = 64
     noisy: bool = False
+    changing: bool = False
     slope: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]] | None = None
 
     def __post_init__(self) -> None:

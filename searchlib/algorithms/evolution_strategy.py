@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from searchlib.errors import InvalidSettings, MissingOperator
 from searchlib.space import Population, distinct, row_keys
 
 __all__ = ["EvolutionStrategy"]
+
+logger = logging.getLogger("searchlib")
 
 _RULES: Mapping[str, type[OpenAIES | PGPE | SNES]] = {"openai": OpenAIES, "pgpe": PGPE, "snes": SNES}
 _METHODS = ("auto", *_RULES, "sep-cma", "cma")
@@ -47,8 +50,9 @@ class EvolutionStrategy(Algorithm):
     diagonal and a full covariance matrix. ``"auto"`` takes the full matrix up to 100 coordinates where pycma is
     installed, and PGPE for more.
 
-    Works on the real relaxation of every space. On :class:`~searchlib.spaces.PolicyParameters` of 20,000 weights and
-    more, generations are kept as seeds of their noise (:class:`~searchlib.SeededPopulation`).
+    Answers that come after their generation has learned (a generation learns once as many members are told as it has)
+    are not used. Works on the real relaxation of every space. On :class:`~searchlib.spaces.PolicyParameters` of 20,000
+    weights and more, generations are kept as seeds of their noise (:class:`~searchlib.SeededPopulation`).
 
     Arguments:
         method: one of the above.
@@ -87,11 +91,16 @@ class EvolutionStrategy(Algorithm):
                 raise InvalidSettings(f"EvolutionStrategy({name}=…) must be a positive number, but is {value!r}")
         if self.population is not None:
             whole = whole_number("EvolutionStrategy(population=…)", self.population, 4)
-            if whole % 2 and self.method in ("openai", "pgpe"):
+            if whole % 2 and self.method in ("auto", "openai", "pgpe"):
                 raise InvalidSettings(
                     f"EvolutionStrategy(method={self.method!r}) draws pairs, so population must be even, but is {whole}"
                 )
             object.__setattr__(self, "population", whole)
+        if self.method in ("cma", "sep-cma") and (self.rate is not None or self.seeded):
+            raise InvalidSettings(
+                f"rate and seeded are not for EvolutionStrategy(method={self.method!r}), but are {self.rate!r} and "
+                f"{self.seeded!r}"
+            )
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on every space, for one objective.
@@ -103,7 +112,8 @@ class EvolutionStrategy(Algorithm):
         problem.require_one_objective(self)
         width, method = problem.space.latent_dimension, self.method
         if method == "auto":
-            full = width <= _FULL_UP_TO and importlib.util.find_spec("cma") is not None
+            plain = self.rate is None and not self.seeded  # these are no settings of CMA-ES
+            full = plain and width <= _FULL_UP_TO and importlib.util.find_spec("cma") is not None
             method = "cma" if full else "pgpe"
         if method not in _RULES:
             covariance = "full" if method == "cma" else "separable"
@@ -116,7 +126,13 @@ class EvolutionStrategy(Algorithm):
             )
         seeded = unbounded and width >= _SEEDED_FROM if self.seeded is None else self.seeded
         source = SeededNoise(problem.space, rng) if seeded else DenseNoise(problem.space, rng)
-        return _StrategyRun(self, method, problem, source)
+        run = _StrategyRun(self, method, problem, source)
+        if problem.evaluations is not None and problem.evaluations < run.population:
+            logger.warning(
+                "%d evaluations are less than one generation of %d members, so nothing is learned; take a larger "
+                "budget, or EvolutionStrategy(population=…)", problem.evaluations, run.population,
+            )  # fmt: skip
+        return run
 
 
 @final
@@ -129,7 +145,7 @@ class _StrategyRun(Run):
         # Rows of a generation that is kept as seeds are not to be had, and noise makes the best member a lucky one.
         self._archive = None if self._seeded or problem.noisy else Archive(self._space, 16)
         self._rule: Rule | None = None
-        self._population = settings.population or 2 * (4 + int(1.5 * math.log(max(1, self._space.latent_dimension))))
+        self.population = settings.population or 2 * (4 + int(1.5 * math.log(max(1, self._space.latent_dimension))))
         self._asked = self._generations = self._round = 0
         self._drawn = False  # whether this generation's members are
         self._queue: list[tuple[int, int]] = []  # handle and sign of members that are still to be asked for
@@ -157,7 +173,7 @@ class _StrategyRun(Run):
             self._rule = _RULES[self._method](center, self._settings.sigma * self._noise.unit(), **rate)
             self._round += 1  # the seeds were one of their own
         if not self._queue:  # beyond the generation only while answers are missing
-            wanted = max(2, n) if self._drawn else self._population
+            wanted = max(2, n) if self._drawn else self.population
             self._queue = list(zip(*map(list, self._noise.draw(wanted, self._rule.mirrored)), strict=True))
             self._drawn = True
         members, self._queue = self._queue[:n], self._queue[n:]
@@ -179,7 +195,7 @@ class _StrategyRun(Run):
         """The center, former centers of good generations, and (of noise-free values only) the best members."""
         self._settle()
         none = np.empty((0, self._space.dimension), self._space.dtype)
-        if self._rule is None or not self._generations:
+        if self._rule is None:
             seen = none if self._outside is None else self._outside[1][None]
         else:
             seen = np.concatenate([self._center(), *(rows for _, rows in self._centers)])
@@ -191,7 +207,7 @@ class _StrategyRun(Run):
         """Method, size of a generation, how many there were, and the spread's mean in units of the first one."""
         self._settle()
         notes: dict[str, Any] = {
-            "method": self._method, "population": self._population, "generations": self._generations,
+            "method": self._method, "population": self.population, "generations": self._generations,
             "seeded": self._seeded,
         }  # fmt: skip
         if self._rule is not None:
@@ -219,7 +235,7 @@ class _StrategyRun(Run):
                 self._outside = value, np.array(self._space.canonical(evidence.population[place : place + 1])[0])
             if not done and not self._seeded:
                 self._failed.update(row_keys(self._space.canonical(evidence.population[place : place + 1])))
-        if len(self._told) >= self._population:
+        if len(self._told) >= self.population:
             self._learn()
 
     def _learn(self) -> None:
@@ -237,6 +253,8 @@ class _StrategyRun(Run):
         self._noise.forget()
 
     def _remember(self, level: float) -> None:
-        """Keep the centers of the best generations, the later one of equals."""
-        if len(self._centers) < _CENTERS or level <= self._centers[-1][0]:
+        """Keep the centers of the best generations, the later one of equals; the last ones where cases change."""
+        if self._problem.changing:
+            self._centers = [(level, self._center()), *self._centers][:_CENTERS]
+        elif len(self._centers) < _CENTERS or level <= self._centers[-1][0]:
             self._centers = sorted([(level, self._center()), *self._centers], key=lambda one: one[0])[:_CENTERS]

@@ -145,7 +145,8 @@ class PGPE(Rule):
         if speed > self._fastest:
             self._velocity *= self._fastest / speed
         self.center = self.center + self._velocity * self._unit
-        squares *= _SIGMA_RATE * 2 / members  # Σ w (ε² − 1) = Σ w ε², since the weights sum to 0; per pair
+        # Σ w (ε² − 1) = Σ w ε², since the weights sum to 0; the mean over members is that of (w₊ + w₋)/2 over pairs.
+        squares *= _SIGMA_RATE / members
         np.clip(squares, -_SIGMA_CHANGE, _SIGMA_CHANGE, out=squares)
         squares += 1
         self.sigma = sigma * squares

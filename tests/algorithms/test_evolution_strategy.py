@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from searchlib import CMAES, EvolutionStrategy, FunctionObjective, SeededPopulation, Study, search
+from searchlib import CMAES, EvolutionStrategy, FunctionObjective, Search, SeededPopulation, Study, search
+from searchlib.__main__ import main
 from searchlib.algorithms import Evidence, Problem, Status
 from searchlib.algorithms.strategy_rules import centered_ranks, log_utilities
-from searchlib.errors import InvalidSettings, MissingOperator, StudyError
+from searchlib.errors import InvalidSettings, MissingOperator, StudyError, StudyMismatch
 from searchlib.spaces import Binary, PolicyParameters, Product, Real, Simplex
 from searchlib.testing import check_algorithm
 
@@ -120,6 +122,70 @@ def test_the_first_step_of_openai_es_is_adams(seeded):
     np.testing.assert_allclose(run.recommend(1)[0], rate * sigma * np.sign(ranks @ rows), atol=1e-4)
 
 
+@pytest.mark.parametrize("seeded", [False, True])
+def test_the_first_spread_of_pgpe_is_that_of_the_reference_implementation(seeded):
+    """pgpelib averages (f₊ + f₋)/2 · (ε² − 1) σ over pairs, times .1, clipped to a fifth of σ."""
+    d, n, sigma = 50, 12, 0.4
+    run = begun(EvolutionStrategy(method="pgpe", population=n, sigma=sigma, seeded=seeded), PolicyParameters(d))
+    batch = run.ask(n)
+    rows = np.asarray(batch.population, float)
+    values = (rows**2).sum(axis=1) + rows[:, 0]
+    run.tell(evidence(batch, values))
+    ranks = 0.5 - (scipy.stats.rankdata(values) - 1) / (n - 1)
+    noise = rows[0::2] / sigma
+    change = ((ranks[0::2] + ranks[1::2]) / 2) @ (noise**2 - 1) / (n / 2)
+    assert run.notes()["spread"] == pytest.approx((1 + np.clip(0.1 * change, -0.2, 0.2)).mean(), rel=1e-6)
+
+
+def test_a_budget_below_one_generation_says_so_and_hands_over_the_center(caplog):
+    result = search(
+        FunctionObjective(bowl, PolicyParameters(20_000), batched=True), EvolutionStrategy(population=64), budget=40
+    )
+    assert "less than one generation of 64" in caplog.text
+    assert not result.row.any()
+
+
+def test_a_wide_policy_can_be_searched_from_outside():
+    run = Search(None, EvolutionStrategy(population=8), space=PolicyParameters(20_000), budget=16)
+    batch = run.ask(8)
+    run.tell(batch.ids, np.arange(8.0))
+    assert batch.population[0].shape == (20_000,)
+    np.testing.assert_array_equal(batch.population[3], np.asarray(batch.population)[3])
+    assert run.result().row.shape == (20_000,)
+
+
+def test_the_history_of_a_seeded_search_can_be_exported(tmp_path):
+    pytest.importorskip("pandas")
+    study = tmp_path / "a.db"
+    result = search(
+        FunctionObjective(bowl, PolicyParameters(20_000), batched=True), EvolutionStrategy(population=8), budget=8,
+        study=study,
+    )  # fmt: skip
+    frame = result.history.to_frame()
+    assert len(frame) == 8
+    assert frame["candidate"].isna().all()
+    assert main(["export", str(study), "--json", str(tmp_path / "a.json")]) == 0
+    rows = json.loads((tmp_path / "a.json").read_text())
+    assert [row["value"] for row in rows] == frame["value"].tolist()
+
+
+def test_many_given_seeds_are_on_file_and_told_apart(tmp_path):
+    space = PolicyParameters(20_000)
+
+    def run(seed):
+        return search(
+            FunctionObjective(bowl, space, batched=True), EvolutionStrategy(population=8), budget=17, seeds=[seed],
+            study=tmp_path / "a.db",
+        )  # fmt: skip
+
+    seed = np.full(20_000, 0.2, np.float32)
+    first = run(seed)
+    assert run(seed).history.digest == first.history.digest
+    with pytest.raises(StudyMismatch) as refused:
+        run(seed + 1)
+    assert len(str(refused.value)) < 1000
+
+
 def test_clipup_never_moves_faster_than_a_fifteenth_of_the_first_radius():
     d, sigma = 200, 0.3
     run = begun(EvolutionStrategy(method="pgpe", population=20, sigma=sigma), Real(-50, 50, length=d))
@@ -188,6 +254,8 @@ def test_the_method_follows_the_number_of_parameters():
         ({"rate": float("nan")}, "positive"),
         ({"method": "pgpe", "population": 7}, "even"),
         ({"population": 3}, "at least 4"),
+        ({"population": 7}, "even"),
+        ({"method": "cma", "rate": 1.0}, "not for"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(settings, said):

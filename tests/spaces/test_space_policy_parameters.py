@@ -74,7 +74,7 @@ def test_shapes_that_are_none_are_refused(shapes):
         PolicyParameters(shapes)
 
 
-@pytest.mark.parametrize("spread", [0, -1.0, float("inf"), (1.0,), (1.0, 0.0)])
+@pytest.mark.parametrize("spread", [0, -1.0, float("inf"), 1e18, 1e-46, (1.0,), (1.0, 0.0)])
 def test_a_spread_that_is_none_is_refused(spread):
     with pytest.raises(InvalidSettings):
         PolicyParameters((("a", (2,)), ("b", (3,))), spread)
