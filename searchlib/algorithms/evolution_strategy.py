@@ -62,6 +62,8 @@ class EvolutionStrategy(Algorithm):
         rate: of the center: Adam's in units of sigma (0.25), ClipUp's in units of its largest speed (0.5), SNES' own
             (1); not for "cma" and "sep-cma".
         seeded: whether generations are kept as seeds; where None, for 20,000 coordinates and more.
+        secondary: whether an objective's secondary scores order members of equal value. Without them, a generation in
+            which nobody succeeds moves nothing, however near some came.
 
     Raises:
         InvalidSettings: a setting out of its range.
@@ -81,6 +83,7 @@ class EvolutionStrategy(Algorithm):
     population: int | None = None
     rate: float | None = None
     seeded: bool | None = None
+    secondary: bool = True
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS:
@@ -150,7 +153,7 @@ class _StrategyRun(Run):
         self._drawn = False  # whether this generation's members are
         self._queue: list[tuple[int, int]] = []  # handle and sign of members that are still to be asked for
         self._open: dict[int, tuple[int, int]] = {}  # of those that are not told yet
-        self._told: list[tuple[float, int, int]] = []
+        self._told: list[tuple[float, float, int, int]] = []  # value, secondary score, handle and sign
         self._outside: tuple[float, NDArray[Any]] | None = None  # the best of what is no member, before the first one
         self._centers: list[tuple[float, Population]] = []  # level of a generation, and its center
         self._failed: set[bytes] = set()
@@ -230,7 +233,8 @@ class _StrategyRun(Run):
             value = float(evidence.values[place, 0]) if done else math.inf
             member = self._open.pop(int(evidence.ids[place]), None)
             if member is not None:
-                self._told.append((value, *member))
+                breaks = float(evidence.secondary[place]) if done and self._settings.secondary else math.nan
+                self._told.append((value, 0.0 if math.isnan(breaks) else breaks, *member))
             elif self._rule is None and done and (self._outside is None or value < self._outside[0]):
                 self._outside = value, np.array(self._space.canonical(evidence.population[place : place + 1])[0])
             if not done and not self._seeded:
@@ -240,10 +244,11 @@ class _StrategyRun(Run):
 
     def _learn(self) -> None:
         assert self._rule is not None
-        values = np.array([value for value, _, _ in self._told])
-        handles, signs = (np.array([one[place] for one in self._told]) for place in (1, 2))
+        values = np.array([one[0] for one in self._told])
+        handles, signs = (np.array([one[place] for one in self._told]) for place in (2, 3))
         if np.isfinite(values).any():
-            weights = self._rule.weights(values)
+            _, ranks = np.unique([one[:2] for one in self._told], axis=0, return_inverse=True)
+            weights = self._rule.weights(ranks.ravel().astype(np.float64))
             total, squares = self._noise.sums(handles, signs, weights, self._rule.adapts_sigma)
             self._remember(float(np.median(values)))
             self._rule.update(total, squares, len(values))

@@ -24,11 +24,12 @@ def begun(algorithm, space, *, noisy=True, seeds=None, seed=0):
     return algorithm.start(Problem(space, seeds=seeds, noisy=noisy), np.random.default_rng(seed))
 
 
-def evidence(batch, values):
+def evidence(batch, values, secondary=None):
     values = np.asarray(values, float)
     status = np.where(np.isnan(values), Status.FAILED, Status.DONE).astype(np.int8)
     nothing = np.full(len(values), np.nan)
-    return Evidence(batch.ids, batch.population, values[:, None], status, nothing, nothing[:, None])
+    ties = nothing if secondary is None else np.asarray(secondary, float)
+    return Evidence(batch.ids, batch.population, values[:, None], status, ties, nothing[:, None])
 
 
 @pytest.mark.parametrize("method", [*METHODS, "auto", "sep-cma"])
@@ -67,6 +68,20 @@ def test_a_generation_in_which_nobody_is_better_moves_nothing(method, seeded):
         assert len(batch) == 8
     assert run.notes()["generations"] == 3
     assert not run.recommend(1).any()
+
+
+@pytest.mark.parametrize(("secondary", "moves"), [(True, True), (False, False)])
+def test_secondary_scores_order_members_of_equal_value_where_they_should(secondary, moves):
+    def moved(values, ties):
+        run = begun(EvolutionStrategy(method="openai", population=8, secondary=secondary), PolicyParameters(50))
+        run.tell(evidence(run.ask(8), values, ties))
+        return run.recommend(1)[0]
+
+    assert moved(np.zeros(8), np.arange(8)).any() == moves
+    values = np.repeat([0.0, 1.0], 4)
+    np.testing.assert_array_equal(moved(values, np.arange(8)) == moved(np.arange(8), np.zeros(8)), moves)
+    # A value is never outweighed.
+    assert (moved(np.arange(8), np.arange(8)[::-1]) == moved(np.arange(8), np.zeros(8))).all()
 
 
 @pytest.mark.parametrize("seeded", [False, True])
