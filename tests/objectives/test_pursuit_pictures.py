@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_a_moving_picture_has_a_frame_for_every_few_states_and_lasts_as_long_as_
             gif.seek(number)
             frames.append(np.asarray(gif.convert("RGB"), float))
             assert gif.info["duration"] == pytest.approx(5 * 0.016 * 1000, rel=0.1)
-    assert all(np.abs(before - after).max() > 0 for before, after in zip(frames, frames[1:], strict=False))
+    assert all(np.abs(before - after).max() > 0 for before, after in itertools.pairwise(frames))
 
 
 def test_a_curriculum_is_drawn_with_all_its_tasks_and_their_success():
