@@ -55,7 +55,9 @@ class Ladder:
 
     def value(self, rung: int) -> float:
         """The coordinate on a rung, counted from 0."""
-        return self.start + (self.end - self.start) * min(rung, self.rungs - 1) / (self.rungs - 1)
+        if rung >= self.rungs - 1:
+            return self.end
+        return self.start + (self.end - self.start) * rung / (self.rungs - 1)
 
 
 @final

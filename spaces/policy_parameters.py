@@ -52,7 +52,7 @@ class PolicyParameters(Space):
         ([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0], [0.0, 1.0])
     """
 
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    shapes: Any
     spread: float | tuple[float, ...] = 1.0
     scale: float = 0.1
 
@@ -88,9 +88,14 @@ class PolicyParameters(Space):
         return self.spread if isinstance(self.spread, tuple) else (self.spread,) * len(self.shapes)
 
     @property
+    def tensors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(name, shape) of every tensor, in order: what ``shapes`` comes to."""
+        return tuple(self.shapes)
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """How many weights each tensor has."""
-        return tuple(math.prod(shape) for _, shape in self.shapes)
+        return tuple(math.prod(shape) for _, shape in self.tensors)
 
     @property
     def unit(self) -> NDArray[np.float32] | np.float32:
@@ -146,13 +151,13 @@ class PolicyParameters(Space):
     def _flat(self, index: int, value: Any) -> NDArray[np.float32]:
         if not isinstance(value, Mapping):
             return self._checked(index, np.asarray(value), (self.dimension,)).astype(np.float32)
-        names = [name for name, _ in self.shapes]
+        names = [name for name, _ in self.tensors]
         if missing := [name for name in names if name not in value]:
             raise InvalidCandidate(
                 f"values[{index}] lacks tensor(s) {missing[:5]} of this policy; it has {list(value)[:5]}"
             )
         parts = []
-        for name, shape in self.shapes:
+        for name, shape in self.tensors:
             tensor = value[name]
             tensor = tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor
             parts.append(self._checked(f"{index}][{name!r}", np.asarray(tensor), shape).ravel())
@@ -174,7 +179,7 @@ class PolicyParameters(Space):
         edges = np.cumsum([0, *self.sizes])
         return {
             name: flat[start:end].reshape(shape)
-            for (name, shape), (start, end) in zip(self.shapes, pairwise(edges), strict=True)
+            for (name, shape), (start, end) in zip(self.tensors, pairwise(edges), strict=True)
         }
 
     def features(self, population: Population) -> NDArray[np.float64]:

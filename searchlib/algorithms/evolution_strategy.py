@@ -56,7 +56,9 @@ class EvolutionStrategy(Algorithm):
 
     Arguments:
         method: one of the above.
-        sigma: first standard deviation, in units of the relaxation (``Space.from_latent``; 1 is a natural step).
+        sigma: first standard deviation, in units of the relaxation (``Space.from_latent``; 1 is a natural step). Where
+            None, 0.3, and 1 for the weights of a policy that begin at zero: then the first members are what the network
+            would be at random (a small one that hardly moves has nothing to learn from).
         population: members of a generation, at least 4, even where they come in pairs; 8 + 3 ln d where None (pycma's
             own for "cma" and "sep-cma").
         rate: of the center: Adam's in units of sigma (0.25), ClipUp's in units of its largest speed (0.5), SNES' own
@@ -79,7 +81,7 @@ class EvolutionStrategy(Algorithm):
     compares_batches: ClassVar[bool] = False
 
     method: str = "auto"
-    sigma: float = 0.3
+    sigma: float | None = None
     population: int | None = None
     rate: float | None = None
     seeded: bool | None = None
@@ -120,7 +122,7 @@ class EvolutionStrategy(Algorithm):
             method = "cma" if full else "pgpe"
         if method not in _RULES:
             covariance = "full" if method == "cma" else "separable"
-            return CMAES(self.sigma, self.population, covariance=covariance).start(problem, rng)
+            return CMAES(self._first_sigma(problem), self.population, covariance=covariance).start(problem, rng)
         unbounded = problem.space.dtype == np.float32 and width == problem.space.dimension
         if self.seeded and not unbounded:
             raise MissingOperator(
@@ -129,7 +131,7 @@ class EvolutionStrategy(Algorithm):
             )
         seeded = unbounded and width >= _SEEDED_FROM if self.seeded is None else self.seeded
         source = SeededNoise(problem.space, rng) if seeded else DenseNoise(problem.space, rng)
-        run = _StrategyRun(self, method, problem, source)
+        run = _StrategyRun(self, method, self._first_sigma(problem), problem, source)
         if problem.evaluations is not None and problem.evaluations < run.population:
             logger.warning(
                 "%d evaluations are less than one generation of %d members, so nothing is learned; take a larger "
@@ -137,11 +139,19 @@ class EvolutionStrategy(Algorithm):
             )  # fmt: skip
         return run
 
+    def _first_sigma(self, problem: Problem) -> float:
+        if self.sigma is not None:
+            return self.sigma
+        return 1.0 if problem.space.dtype == np.float32 and not len(problem.first_rows) else 0.3
+
 
 @final
 class _StrategyRun(Run):
-    def __init__(self, settings: EvolutionStrategy, method: str, problem: Problem, source: GenerationNoise) -> None:
+    def __init__(
+        self, settings: EvolutionStrategy, method: str, sigma: float, problem: Problem, source: GenerationNoise
+    ) -> None:
         self._settings, self._method, self._problem, self._noise = settings, method, problem, source
+        self._sigma = sigma
         self._space = problem.space
         self._first = distinct(self._space.canonical(problem.first_rows))
         self._seeded = isinstance(source, SeededNoise)
@@ -173,7 +183,7 @@ class _StrategyRun(Run):
         if self._rule is None:
             center = self._noise.start(None if self._outside is None else self._outside[1])
             rate = {} if self._settings.rate is None else {"rate": self._settings.rate}
-            self._rule = _RULES[self._method](center, self._settings.sigma * self._noise.unit(), **rate)
+            self._rule = _RULES[self._method](center, self._sigma * self._noise.unit(), **rate)
             self._round += 1  # the seeds were one of their own
         if not self._queue:  # beyond the generation only while answers are missing
             wanted = max(2, n) if self._drawn else self.population
@@ -214,7 +224,7 @@ class _StrategyRun(Run):
             "seeded": self._seeded,
         }  # fmt: skip
         if self._rule is not None:
-            first = self._settings.sigma * self._noise.unit()
+            first = self._sigma * self._noise.unit()
             notes["spread"] = float(np.mean(self._rule.sigma / first))
         return notes
 

@@ -250,6 +250,16 @@ def test_it_begins_at_the_best_of_the_seeds():
     np.testing.assert_allclose(np.asarray(run.ask(6).population), np.full((6, 5), 2.0), atol=1e-4)
 
 
+def test_policies_that_begin_at_zero_begin_with_members_like_random_networks():
+    space = PolicyParameters(400, spread=0.5)
+    first = np.asarray(begun(EvolutionStrategy(method="pgpe"), space).ask(40).population)
+    assert first.std() == pytest.approx(0.5, rel=0.1)
+    run = begun(EvolutionStrategy(method="pgpe"), space, seeds=np.full((1, 400), 2.0, np.float32))
+    run.tell(evidence(run.ask(1), [0.0]))
+    assert (np.asarray(run.ask(40).population) - 2).std() == pytest.approx(0.15, rel=0.1)
+    assert np.asarray(begun(EvolutionStrategy(method="pgpe"), Real(-2, 2, length=400)).ask(40).population).std() < 0.35
+
+
 def test_the_method_follows_the_number_of_parameters():
     def method(length):
         return begun(EvolutionStrategy(), Real(-1, 1, length=length)).notes().get("method", "cma")
