@@ -33,6 +33,7 @@ from searchlib.spaces.solver_schedule import SolverSchedule
 __all__ = [
     "BEST_KNOWN",
     "LONG",
+    "METHODS",
     "OURS",
     "OURS_FROM_BEST",
     "PLAIN",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from benchmarks.schedule_runs import (
     BEST_KNOWN,
     LONG,
+    METHODS,
     OURS,
     OURS_FROM_BEST,
     PLAIN,
@@ -47,7 +49,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "small": Preset((5,), 120, noises=384, select=1024, holdout=2048, control=4096, recipe=MODEL,
                     methods=(PLAIN, TIMES, UNCONTROLLED, OURS)),
-    "paper": Preset((4, 5, 7, 10), 120, noises=384, select=1024, holdout=4096, control=8192, recipe=MODEL),
+    "paper": Preset((4, 5, 7, 10), 120, noises=1536, select=2048, holdout=4096, control=8192, recipe=MODEL),
 }  # fmt: skip
 #: "At least as good" for the longest sampling: not worse by more than this share.
 MARGIN = 0.05
@@ -56,6 +58,8 @@ MARGIN = 0.05
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="searches side by side (%(default)s)")
+    parser.add_argument("--method", choices=METHODS, action="append", help="only these searches (may be repeated)")
+    parser.add_argument("--images", type=int, metavar="N", help="SEARCH noises instead of the preset's")
     group = parser.add_argument_group("preset full: a pipeline of one's own")
     group.add_argument("--pipeline", metavar="FOLDER", help="folder or name of a diffusers pipeline")
     group.add_argument("--reference", metavar="NPZ", help="features of reference images, array 'features' (m, k)")
@@ -73,6 +77,10 @@ def run(arguments: argparse.Namespace) -> Table:
         _full(table, arguments)
         return table
     preset, seeds = PRESETS[arguments.preset], range(arguments.seeds)
+    if arguments.method:
+        preset = replace(preset, methods=tuple(method for method in METHODS if method in arguments.method))
+    if arguments.images:
+        preset = replace(preset, noises=arguments.images)
     trained(preset.recipe)  # once, before there are workers
     jobs = [Job(nfe, None, 0) for nfe in preset.nfes]
     jobs += [Job(nfe, method, seed) for nfe in preset.nfes for method in preset.methods for seed in seeds]
@@ -84,7 +92,8 @@ def run(arguments: argparse.Namespace) -> Table:
             table.add(f"{job.nfe} NFE", method, **row._asdict())
     _say_quality(table, preset)
     for ours, plain in ((OURS, PLAIN), (OURS_FROM_BEST, PLAIN_FROM_BEST)):
-        if ours in preset.methods:
+        plain = plain if plain in preset.methods else PLAIN
+        if {ours, plain} <= set(preset.methods):
             _claim_search(table, preset, ours, plain, outcomes, seeds)
     if UNCONTROLLED in preset.methods:
         gains = [

@@ -186,6 +186,7 @@ class Search:
         self._unjournaled = Scorer(self.objective, self._evaluator, self._cases, None)
         self._open = ExitStack()
         self._depth = self._asked_n = 0
+        self._planned: int | None = None  # evaluations, when the search began
         self._run: Run | None = None
         self._known = Known(self.objective.space)
         self._spent = Spending(self.budget, float(self._signs[0]), self._batch_size, self.objective.space.size)
@@ -364,6 +365,7 @@ class Search:
         seeds = None
         if self._study is not None:
             seeds, planned = self._study.read_array("seeds"), self._study.settings["planned"]
+        self._planned = planned
         if seeds is None:
             seeds = distinct(space.canonical(np.concatenate([self._given, space.check(self.objective.seeds())])))
             if self._study is not None:
@@ -463,8 +465,7 @@ class Search:
         if self._sourced is None:
             return self._scorer.score(rows, Split.SEARCH, number)
         assert self._run is not None
-        planned = self.budget.evaluations if self._study is None else self._study.settings["planned"]
-        return self._sourced.score(rows, number, self._run.generation, self._spent.progress(planned))
+        return self._sourced.score(rows, number, self._run.generation, self._spent.progress(self._planned))
 
     def _spend(
         self, rows: Population, asked: int, parts: list[tuple[Population, Cases]] | None = None, hits: int = 0
