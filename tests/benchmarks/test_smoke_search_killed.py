@@ -55,7 +55,7 @@ class Searches:
     def __init__(self):
         self.process = subprocess.Popen(
             [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},  # threads would not survive a fork
         )  # fmt: skip
 
     def start(self, study):
