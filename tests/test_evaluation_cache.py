@@ -274,7 +274,7 @@ def test_many_processes_write_at_once(tmp_path):
     seen = [run(Table(), None, algorithm=RandomSearch(), budget=150, seed=seed).history.population for seed in range(3)]
     for seed, rows in enumerate(seen):
         again = run(Table(), tmp_path / "scores.db", algorithm=RandomSearch(), budget=12, seed=seed)
-        assert again.cache_hits >= len(rows)
+        assert again.cache_hits >= len(np.unique(rows, axis=0)) == 150  # duplicates are no hits
     with sqlite3.connect(tmp_path / "scores.db") as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
