@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import time
 import zlib
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.pursuit_arms import ARMS, PROBLEMS, Problem
+from benchmarks.table import write_whole
 from searchlib import Budget, Cases, EvolutionStrategy, Objective, Result, Search, Split
 from searchlib.case_source import CaseRun, CaseSource
 from searchlib.objectives import Pursuit, PursuitTasks
@@ -212,12 +212,8 @@ def stored(folder: Path | None, effort: Effort, job: Job) -> Outcome:
         if document["job"] == list(job) and document["made_by"] == made_by:
             return Outcome(**{name: _frozen(value) for name, value in document["outcome"].items()})
     outcome = run_job(effort, job)
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"job": job, "made_by": made_by, "outcome": outcome._asdict()}, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False, encoding="utf-8") as part:
-        part.write(text)
-    Path(part.name).chmod(0o644)
-    Path(part.name).replace(file)
+    write_whole(file, text)
     return outcome
 
 

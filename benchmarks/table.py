@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from searchlib.errors import InvalidSettings
 
-__all__ = ["PRESETS", "Claim", "Table", "environment", "paired_bootstrap", "paired_lower_bound"]
+__all__ = ["PRESETS", "Claim", "Table", "environment", "paired_bootstrap", "paired_lower_bound", "write_whole"]
 
 #: How much is run: seconds; minutes; hours and every claim; the paper's own models.
 PRESETS = ("smoke", "small", "paper", "full")
@@ -154,13 +154,8 @@ class Table:
 
     def write(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``NAME.json`` into the directory, made if need be; a reader never sees half a file."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self._document(), indent=1, allow_nan=False) + "\n"
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False, encoding="utf-8") as part:
-            part.write(text)
-        Path(part.name).chmod(0o644)
-        return Path(part.name).replace(folder / f"{self.benchmark}.json")
+        return write_whole(Path(directory) / f"{self.benchmark}.json", text)
 
     def _document(self) -> dict[str, Any]:
         return {
@@ -179,6 +174,15 @@ class Table:
         for (task, method), metrics in self._values.items():
             lines.append([task, method, *(_shown(_summary(metrics.get(name, []))) for name in names)])
         return lines
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file, its folder made if need be; a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as part:
+        part.write(text)
+    Path(part.name).chmod(0o644)
+    return Path(part.name).replace(path)
 
 
 def environment() -> dict[str, Any]:

@@ -30,7 +30,7 @@ from searchlib.objectives.pursuit_outcome import PursuitOutcome
 from searchlib.objectives.pursuit_policy import PursuitNetwork
 from searchlib.objectives.pursuit_record import PursuitTrajectory, record_pursuit
 from searchlib.objectives.pursuit_settings import PursuitSettings
-from searchlib.objectives.pursuit_tasks import TASK_AXES, PursuitRange, PursuitTask, PursuitTasks, search_seeds
+from searchlib.objectives.pursuit_tasks import TASK_AXES, PursuitRange, PursuitTask, PursuitTasks, seeds_of
 from searchlib.objectives.pursuit_world import Pursuers, rollout
 from searchlib.space import Candidates, Space
 from searchlib.spaces import CurriculumTasks
@@ -133,7 +133,7 @@ class Pursuit(Objective):
 
     def task_cases(self, tasks: NDArray[Any], seeds: NDArray[np.int64]) -> Cases:
         """Cases of a curriculum's tasks; their seeds are ones that SELECT and HOLDOUT never have."""
-        return PursuitTasks(tasks, search_seeds(seeds)).cases()
+        return PursuitTasks(tasks, seeds_of(Split.SEARCH, seeds)).cases()
 
     def evaluate(self, candidates: Candidates, cases: Cases) -> Scores:
         """Captures, shape ``(n, c)``, with the least distances as secondary scores."""

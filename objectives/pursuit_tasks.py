@@ -14,7 +14,7 @@ from searchlib.arguments import whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 
-__all__ = ["TASK_AXES", "PursuitRange", "PursuitTask", "PursuitTasks", "search_seeds", "split_seeds"]
+__all__ = ["TASK_AXES", "PursuitRange", "PursuitTask", "PursuitTasks", "seeds_of", "split_seeds"]
 
 #: The axes of a task vector, in its order.
 TASK_AXES = ("evader_speed", "half_size", "obstacle_speed", "capture_radius")
@@ -164,12 +164,12 @@ def _name(task: PursuitTask) -> str:
 
 def split_seeds(split: Split, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
     """Fresh seeds for worlds of a split; seeds of different splits never meet, whatever generators they come from."""
-    return rng.integers(0, 2**60, n) * _PLACES + list(Split).index(split)
+    return seeds_of(split, rng.integers(0, 2**60, n))
 
 
-def search_seeds(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Seeds of the SEARCH split, one for every whole number ``(n,)`` below 2**60."""
-    return np.asarray(numbers, np.int64) * _PLACES + list(Split).index(Split.SEARCH)
+def seeds_of(split: Split, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Seeds of a split, one for every whole number ``(n,)`` below 2**60."""
+    return np.asarray(numbers, np.int64) * _PLACES + list(Split).index(split)
 
 
 @final

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.engine.families import FAMILIES
 from benchmarks.engine.methods import METHODS
-from benchmarks.table import environment
+from benchmarks.table import environment, write_whole
 from searchlib.errors import InvalidSettings
 
 __all__ = ["FILE", "Job", "Outcome", "checkpoints", "merged", "read", "summarized", "write"]
 
 #: Beside the table's JSON.
 FILE = "engine_runs.json"
-#: Rivals whose versions the environment of a table does not name.
-_RIVALS = (
-    "ConfigSpace", "cmaes", "coco-experiment", "evotorch", "ioh", "optuna", "smac",
-)  # fmt: skip
 _LAYOUT = 1
 
 
@@ -76,14 +70,10 @@ def write(folder: Path, preset: str, outcomes: Mapping[Job, Outcome], environmen
         }
         for (family, budget, problem, method), line in lines.items()
     ]  # fmt: skip
-    head = {"layout": _LAYOUT, "benchmark": "engine", "preset": preset, "environments": environments or [_here()]}
+    head = {"layout": _LAYOUT, "benchmark": "engine", "preset": preset, "environments": environments or [environment()]}
     body = ",\n".join(json.dumps(run, allow_nan=False, ensure_ascii=False) for run in runs)
     text = json.dumps(head)[:-1] + ', "runs": [\n' + body + "\n]}\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False, encoding="utf-8") as part:
-        part.write(text)
-    Path(part.name).chmod(0o644)
-    return Path(part.name).replace(folder / FILE)
+    return write_whole(folder / FILE, text)
 
 
 def read(path: Path) -> tuple[str, dict[Job, Outcome], list[Any]]:
@@ -138,17 +128,6 @@ def merged(paths: Iterable[Path]) -> tuple[str, dict[Job, Outcome], list[Any]]:
     if len(set(presets)) != 1:
         raise InvalidSettings(f"runs of one preset can be merged, but these are of {', '.join(sorted(set(presets)))}")
     return presets[0], together, environments
-
-
-def _here() -> dict[str, Any]:
-    versions = {}
-    for package in _RIVALS:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    found = environment()
-    return {**found, "versions": {**found["versions"], **versions}}
 
 
 def _nine(value: float) -> float:
