@@ -24,7 +24,7 @@ from searchlib.objective import Direction, FunctionObjective, Objective, Scores
 from searchlib.raced_rows import CaseRacing
 from searchlib.result import Outcome, Record, Result
 from searchlib.seeded_population import SeededPopulation
-from searchlib.space import Candidates, ItemSpace, Population, Space, StagedSpace
+from searchlib.space import Candidates, ItemSpace, Population, Space, StagedSpace, WeightSpace
 from searchlib.study import Study
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ __all__ = [
     "Status",
     "Study",
     "TaskArchive",
+    "WeightSpace",
     "WithCost",
     "measure_profile",
     "search",

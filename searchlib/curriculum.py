@@ -69,7 +69,6 @@ class CurriculumBatch:
     is the number of that archived task, else -1.
     """
 
-    number: int
     tasks: Population
     seeds: NDArray[np.int64]
     origin: NDArray[np.int64]
@@ -238,16 +237,17 @@ class CurriculumRun:
             n: how many.
             progress: of the training, from 0 to 1; decides the archive's share where that decays.
         """
-        number, n = self._asked, whole_number("n", n, 1)
+        n = whole_number("n", n, 1)
+        grid_is_due = bool(self._grid) and self._asked % self.settings.every == 0
         self._asked += 1
-        if self._grid and number % self.settings.every == 0:
+        if grid_is_due:
             rows, origin = self._one_per_cell()
             archived: NDArray[np.int64] = np.full(len(rows), -1)
         else:
             rows, origin, archived = self._mixed(n, progress)
         rows, drawn = self._climbed(rows)
         origin[drawn], archived[drawn] = 0, -1
-        return CurriculumBatch(number, rows, self._rng.integers(_SEEDS, size=len(rows)), origin, archived)
+        return CurriculumBatch(rows, self._rng.integers(_SEEDS, size=len(rows)), origin, archived)
 
     def _one_per_cell(self) -> tuple[Population, NDArray[np.int64]]:
         """A task in every cell of the grid that has one, as far as a few draws show."""
@@ -281,11 +281,17 @@ class CurriculumRun:
         return rows, drawn
 
     def _on_rungs(self, rows: Population) -> Population:
-        left = self.rung
-        for ladder, column in zip(self.settings.ladders, self._columns, strict=True):
-            rows[:, column] = ladder.value(left)
-            left = max(0, left - (ladder.rungs - 1))
+        for ladder, column, rung in zip(self.settings.ladders, self._columns, self._rungs(), strict=True):
+            rows[:, column] = ladder.value(rung)
         return rows
+
+    def _rungs(self) -> list[int]:
+        """The rung of every ladder: each begins where the one before has ended."""
+        rungs, left = [], self.rung
+        for ladder in self.settings.ladders:
+            rungs.append(min(left, ladder.rungs - 1))
+            left -= rungs[-1]
+        return rungs
 
     def tell(self, batch: CurriculumBatch, success: Any) -> None:
         """Learn how a batch went.
@@ -331,14 +337,12 @@ class CurriculumRun:
         self.archive.add(self._rng, shares[inside], weights[inside])
 
     def _climb(self, mean: float) -> None:
-        left = self.rung
-        for ladder in self.settings.ladders:
-            if left < ladder.rungs - 1:
+        for ladder, rung in zip(self.settings.ladders, self._rungs(), strict=True):
+            if rung < ladder.rungs - 1:
                 if mean > ladder.threshold:
                     self.rung += 1
                     self.archive.clear()
                 return
-            left -= ladder.rungs - 1
 
     def notes(self) -> Mapping[str, Any]:
         """How many tasks the archive holds, and how far the ladders were climbed, as JSON values."""

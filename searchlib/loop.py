@@ -331,12 +331,12 @@ class Search:
             run = self.algorithm.start(self._problem(), np.random.default_rng(self.seed))
             most = min(self._batch_size, self.objective.chunk_rows, self.budget.evaluations or self._batch_size)
             rows = run.ask(most).population
-            cases = self._cases[Split.SEARCH]
+            cases, some = self._cases[Split.SEARCH], None
             if self._sourced is not None:
-                cases = cases.take(range(min(len(cases), self._sourced.per_generation)))
-            chunks = self._scorer.chunks(len(rows), Split.SEARCH, cases)
+                cases = some = cases.take(range(min(len(cases), self._sourced.per_generation)))
+            chunks = self._scorer.chunks(len(rows), Split.SEARCH, some)
             start = time.perf_counter()
-            for _ in self._evaluator.run(rows, Split.SEARCH, cases, chunks, cases):
+            for _ in self._evaluator.run(rows, Split.SEARCH, cases, chunks, some):
                 pass
             seconds = time.perf_counter() - start
             evaluations, whole = self._spent.whole(len(rows), len(rows) * len(cases), self._cost(rows), seconds)

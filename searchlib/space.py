@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 
 from searchlib.errors import InvalidCandidate, InvalidSettings, MissingOperator
 
-__all__ = ["Candidates", "ItemSpace", "Population", "Space", "StagedSpace", "distinct", "row_keys", "space_from_json"]
+__all__ = [
+    "Candidates", "ItemSpace", "Population", "Space", "StagedSpace", "WeightSpace", "distinct", "row_keys",
+    "space_from_json",
+]  # fmt: skip
 
 Population = NDArray[Any]
 
@@ -261,6 +264,19 @@ class ItemSpace(Space):
 
         ``pool`` is at least as large as a candidate needs it to be (``dimension``).
         """
+
+
+class WeightSpace(Space):
+    """A space whose rows are weights: float32 numbers without bounds that matter, latent coordinate by coordinate.
+
+    What distinguishes it is that a generation around a center can be kept as the seeds of its noise
+    (:class:`searchlib.SeededPopulation`).
+    """
+
+    @property
+    @abstractmethod
+    def unit(self) -> NDArray[np.float32] | np.float32:
+        """A natural step of every weight, shape ``(d,)``; a single number where all are alike."""
 
 
 @final

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.errors import InvalidCandidate, InvalidSettings
-from searchlib.space import Population, Space
+from searchlib.space import Population, WeightSpace
 from searchlib.spaces import arguments, chance
 
 __all__ = ["PolicyParameters"]
@@ -25,7 +25,7 @@ _TINIEST, _WIDEST = 1e-12, 1e12
 
 @final
 @dataclass(frozen=True)
-class PolicyParameters(Space):
+class PolicyParameters(WeightSpace):
     """Every weight of a policy network. A value is a dict from tensor names to float32 arrays.
 
     Rows are the tensors one after the other, as ``torch.nn.utils.parameters_to_vector`` lays them out; they are any

@@ -24,7 +24,7 @@ from searchlib.algorithms.predictor_guided import PredictorGuided
 from searchlib.algorithms.probed_allocation import ProbedAllocation
 from searchlib.allocation_space import AllocationSpace
 from searchlib.errors import MissingOperator
-from searchlib.space import Population, Space
+from searchlib.space import Population, Space, WeightSpace
 
 __all__ = ["Auto", "Chosen"]
 
@@ -64,7 +64,7 @@ class Auto(Algorithm):
     several objectives                              :class:`~searchlib.NSGA2`; from four on :class:`~searchlib.NSGA3`
     options of parts under budgets                  :class:`~searchlib.ProbedAllocation`
     noise, and genes that are on or off, or options :class:`~searchlib.EstimationOfDistribution` (its linear model)
-    the weights of a policy (float32 rows)          :class:`~searchlib.EvolutionStrategy`
+    the weights of a policy (``WeightSpace``)       :class:`~searchlib.EvolutionStrategy`
     very many reals                                 :class:`~searchlib.OnePlusOneES`
     reals, and very few evaluations                 :class:`~searchlib.PredictorGuided`
     reals                                           :class:`~searchlib.CMAES` and
@@ -96,7 +96,7 @@ class Auto(Algorithm):
                 ProbedAllocation(),
                 "options under budgets: probe the parts, solve the sum exactly, search what it misses",
             )
-        if space.dtype == np.float32:  # :class:`searchlib.spaces.PolicyParameters`
+        if isinstance(space, WeightSpace):
             return Chosen(EvolutionStrategy(), "the weights of a policy: a center follows the ranks of its members")
         if problem.noisy and (learned := _learns_marginals(problem)):
             return Chosen(learned, "noise on choices: a linear model of all values averages over it")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, in_order
 from searchlib.algorithms.archive import Archive
+from searchlib.algorithms.quiet import quiet
 from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings, MissingDependency
 from searchlib.space import Population, Space, distinct, row_keys
@@ -84,7 +82,7 @@ class CMAES(Algorithm):
         """
         problem.require_one_objective(self)
         try:
-            with _quiet():
+            with quiet():
                 import cma
         except ImportError as error:
             raise MissingDependency("CMAES needs pycma: pip install 'searchlib[cma]'") from error
@@ -201,7 +199,7 @@ class _Descent:
             options["popsize"] = population
         # pycma's equations want two coordinates at least; the others are ignored by everyone.
         start = np.concatenate([mean, np.zeros(max(0, 2 - len(mean)))])
-        with _quiet():
+        with quiet():
             self._strategy = cma.CMAEvolutionStrategy(start, sigma, options)
         self.population: int = self._strategy.popsize
         self.generations = 0
@@ -219,14 +217,14 @@ class _Descent:
     def converged(self) -> bool:
         if not self.generations:
             return False
-        with _quiet():
+        with quiet():
             return bool(self._strategy.stop())
 
     def draw(self, n: int, first_id: int) -> NDArray[np.float64]:
         """Up to ``n`` points, shape ``(m, latent dimension)``; beyond the generation only while answers are missing."""
         n = min(n, self._left or n)
         self._left = max(0, self._left - n)
-        with _quiet():
+        with quiet():
             points = self._strategy.ask(n)
         self._open.update(zip(range(first_id, first_id + n), points, strict=True))
         return np.stack(points)[:, : self._width]
@@ -251,7 +249,7 @@ class _Descent:
             return
         # Only ranks matter to the update: a failure is worse than everything that succeeded.
         values[~np.isfinite(values)] = done.max() + max(1.0, float(done.max() - done.min()))
-        with _quiet():
+        with quiet():
             self._strategy.tell([point for _, point in told], values.tolist())
         self.level = float(np.median(done))
         self.generations += 1
@@ -262,11 +260,3 @@ class _Descent:
 
 def _rows(space: Space, latent: NDArray[np.float64]) -> Population:
     return space.canonical(space.from_latent(latent))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """pycma warns about population sizes, restarts and flat functions, none of which is the user's business."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        yield

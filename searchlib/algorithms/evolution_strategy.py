@@ -19,7 +19,7 @@ from searchlib.algorithms.strategy_noise import DenseNoise, GenerationNoise, See
 from searchlib.algorithms.strategy_rules import PGPE, SNES, OpenAIES, Rule
 from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings, MissingOperator
-from searchlib.space import Population, distinct, row_keys
+from searchlib.space import Population, Space, WeightSpace, distinct, row_keys
 
 __all__ = ["EvolutionStrategy"]
 
@@ -112,7 +112,7 @@ class EvolutionStrategy(Algorithm):
 
         Raises:
             MissingDependency: pycma is not installed, for "cma" and "sep-cma".
-            MissingOperator: ``seeded=True`` on a space whose rows are not float32 numbers without bounds.
+            MissingOperator: ``seeded=True`` on another space than a :class:`~searchlib.WeightSpace`.
         """
         problem.require_one_objective(self)
         width, method = problem.space.latent_dimension, self.method
@@ -123,15 +123,7 @@ class EvolutionStrategy(Algorithm):
         if method not in _RULES:
             covariance = "full" if method == "cma" else "separable"
             return CMAES(self._first_sigma(problem), self.population, covariance=covariance).start(problem, rng)
-        unbounded = problem.space.dtype == np.float32 and width == problem.space.dimension
-        if self.seeded and not unbounded:
-            raise MissingOperator(
-                f"generations can be kept as seeds where rows are float32 numbers without bounds "
-                f"(searchlib.spaces.PolicyParameters), but the space is {problem.space!r:.200}"
-            )
-        seeded = unbounded and width >= _SEEDED_FROM if self.seeded is None else self.seeded
-        source = SeededNoise(problem.space, rng) if seeded else DenseNoise(problem.space, rng)
-        run = _StrategyRun(self, method, self._first_sigma(problem), problem, source)
+        run = _StrategyRun(self, method, self._first_sigma(problem), problem, self._noise(problem.space, rng))
         if problem.evaluations is not None and problem.evaluations < run.population:
             logger.warning(
                 "%d evaluations are less than one generation of %d members, so nothing is learned; take a larger "
@@ -139,10 +131,21 @@ class EvolutionStrategy(Algorithm):
             )  # fmt: skip
         return run
 
+    def _noise(self, space: Space, rng: np.random.Generator) -> GenerationNoise:
+        if not isinstance(space, WeightSpace):
+            if self.seeded:
+                raise MissingOperator(
+                    f"generations can be kept as seeds on a WeightSpace (searchlib.spaces.PolicyParameters), but the "
+                    f"space is {space!r:.200}"
+                )
+            return DenseNoise(space, rng)
+        seeded = space.dimension >= _SEEDED_FROM if self.seeded is None else self.seeded
+        return SeededNoise(space, rng) if seeded else DenseNoise(space, rng)
+
     def _first_sigma(self, problem: Problem) -> float:
         if self.sigma is not None:
             return self.sigma
-        return 1.0 if problem.space.dtype == np.float32 and not len(problem.first_rows) else 0.3
+        return 1.0 if isinstance(problem.space, WeightSpace) and not len(problem.first_rows) else 0.3
 
 
 @final
@@ -187,7 +190,8 @@ class _StrategyRun(Run):
             self._round += 1  # the seeds were one of their own
         if not self._queue:  # beyond the generation only while answers are missing
             wanted = max(2, n) if self._drawn else self.population
-            self._queue = list(zip(*map(list, self._noise.draw(wanted, self._rule.mirrored)), strict=True))
+            handles, signs = self._noise.draw(wanted, self._rule.mirrored)
+            self._queue = list(zip(handles.tolist(), signs.tolist(), strict=True))
             self._drawn = True
         members, self._queue = self._queue[:n], self._queue[n:]
         self._open.update(zip(range(self._asked, self._asked + len(members)), members, strict=True))
@@ -230,8 +234,7 @@ class _StrategyRun(Run):
 
     def _center(self) -> Population:
         assert self._rule is not None
-        nobody = np.zeros(1, np.int64)
-        return np.asarray(self._noise.rows(self._rule.center, self._rule.sigma, nobody, nobody))
+        return self._noise.candidate(self._rule.center)
 
     def _settle(self) -> None:
         """Learn from what was told, in the order of ids, whatever order it came in."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,6 +12,7 @@ from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, 
 from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.mixed_genes import MixedGenes
 from searchlib.algorithms.proposed import Proposed
+from searchlib.algorithms.quiet import quiet
 from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings, MissingDependency
 from searchlib.space import Population, distinct, row_keys
@@ -269,7 +267,7 @@ class _Descent:
             return True
         if not self._gaussian or not self.generations:
             return False
-        with _quiet():
+        with quiet():
             return bool(self._strategy.should_stop())
 
     def draw(self, n: int) -> tuple[Population, list[Any]]:
@@ -300,7 +298,7 @@ class _Descent:
         worst = done.max() + max(1.0, float(done.max() - done.min()))
         told = [(value if math.isfinite(value) else worst, solution) for value, solution in told]
         told = told[: self.population - len(injected)] + injected
-        with _quiet():
+        with quiet():
             self._strategy.tell([(solution, value) for value, solution in told])
         self.level = float(np.median(done))
         self.generations += 1
@@ -319,11 +317,3 @@ class _Descent:
             most = math.sqrt(n) + 2 * n / (n + 2)
             raw = strategy._mean + strategy._A * step * min(1.0, most / max(length, 1e-300))
         return self._solution(x[0], z[0], self._genes.one_hot(c)[0] > 0, raw)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Flat functions and lone levels make the package divide by zero, which is none of the user's business."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        yield

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from searchlib.noise_table import NOISES, noise
 from searchlib.seeded_population import SeededPopulation
-from searchlib.space import Population, Space
+from searchlib.space import Population, Space, WeightSpace
 
 __all__ = ["DenseNoise", "GenerationNoise", "SeededNoise"]
 
@@ -40,7 +40,11 @@ class GenerationNoise(ABC):
     def rows(
         self, center: Vector, sigma: Vector | float, handles: NDArray[np.int64], signs: NDArray[np.int64]
     ) -> Population:
-        """The members as candidates, shape ``(n, d)``; one with sign 0 is the center."""
+        """The members as candidates, shape ``(n, d)``."""
+
+    @abstractmethod
+    def candidate(self, center: Vector) -> Population:
+        """A center as a candidate, shape ``(1, d)``."""
 
     @abstractmethod
     def sums(
@@ -77,10 +81,11 @@ class DenseNoise(GenerationNoise):
     def rows(
         self, center: Vector, sigma: Vector | float, handles: NDArray[np.int64], signs: NDArray[np.int64]
     ) -> Population:
-        if not len(self._noise):
-            return self._space.canonical(self._space.from_latent(np.tile(center, (len(handles), 1))))
         steps = signs[:, None] * (self._noise[handles] * sigma)
         return self._space.canonical(self._space.from_latent(center + steps))
+
+    def candidate(self, center: Vector) -> Population:
+        return self._space.canonical(self._space.from_latent(center[None]))
 
     def sums(
         self, handles: NDArray[np.int64], signs: NDArray[np.int64], weights: NDArray[np.float64], squares: bool
@@ -96,17 +101,17 @@ class DenseNoise(GenerationNoise):
 
 @final
 class SeededNoise(GenerationNoise):
-    """On float32 rows without bounds, which are never all made at once."""
+    """On rows of weights, which are never all made at once."""
 
-    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+    def __init__(self, space: WeightSpace, rng: np.random.Generator) -> None:
         self._space, self._rng = space, rng
 
     def start(self, row: NDArray[Any] | None) -> Vector:
         return np.zeros(self._space.dimension, np.float32) if row is None else np.array(row, np.float32)
 
     def unit(self) -> Vector | float:
-        one = np.asarray(self._space.from_latent(np.ones((1, self._space.dimension), np.float32))[0], np.float32)
-        return float(one[0]) if (one == one[0]).all() else one
+        unit = self._space.unit
+        return unit if isinstance(unit, np.ndarray) else float(unit)
 
     def draw(self, n: int, mirrored: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return _paired(self._rng.integers(NOISES, size=-(-n // 2) if mirrored else n), n, mirrored)
@@ -115,7 +120,10 @@ class SeededNoise(GenerationNoise):
         self, center: Vector, sigma: Vector | float, handles: NDArray[np.int64], signs: NDArray[np.int64]
     ) -> Population:
         population: Any = SeededPopulation(center, sigma, handles, signs)
-        return np.asarray(population) if not signs.any() else population
+        return population  # type: ignore[no-any-return]
+
+    def candidate(self, center: Vector) -> Population:
+        return np.array(center[None])
 
     def sums(
         self, handles: NDArray[np.int64], signs: NDArray[np.int64], weights: NDArray[np.float64], squares: bool
