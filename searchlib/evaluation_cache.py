@@ -208,9 +208,7 @@ class EvaluationCache:
         connection = self._connection
         until = time.monotonic() + _LOCKED
         while True:  # the switch to a write-ahead log does not wait for another process that makes it
-            magic = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+            magic, version, tables = self._signature()
             if tables and (magic, version) != (_MAGIC, _FORMAT):
                 what = f"of format {version}, not {_FORMAT}" if magic == _MAGIC else "not an evaluation cache"
                 raise CacheError(f"{str(self.path)!r} is {what}; pass another path")
@@ -226,6 +224,18 @@ class EvaluationCache:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id={_MAGIC}; PRAGMA user_version={_FORMAT}; COMMIT;"
             )
+
+    def _signature(self) -> tuple[int, int, int]:
+        """Application, format and number of tables, all of one moment: another process may be making them."""
+        connection = self._connection
+        queries = ("PRAGMA application_id", "PRAGMA user_version", "SELECT COUNT(*) FROM sqlite_master")
+        connection.execute("BEGIN")
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # the moment begins with the first read
+            magic, version, tables = (int(connection.execute(query).fetchone()[0]) for query in queries)
+        finally:
+            connection.execute("ROLLBACK")
+        return magic, version, tables
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

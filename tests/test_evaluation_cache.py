@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -261,6 +262,27 @@ def len_of(path):
 
 def fill(path, seed):
     run(Table(), path, algorithm=RandomSearch(), budget=150, seed=seed)
+
+
+def test_many_open_a_new_file_at_once(tmp_path):
+    """What one has half made looked like a foreign file to the others, most of the time."""
+    for number in range(25):
+        path, together, errors = tmp_path / f"{number}.db", threading.Barrier(8), []
+
+        def opened(path=path, together=together, errors=errors):
+            together.wait()
+            try:
+                with EvaluationCache(path) as cache:
+                    assert len(cache) == 0
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=opened) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
 
 
 def test_many_processes_write_at_once(tmp_path):
