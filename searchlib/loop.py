@@ -148,7 +148,7 @@ class Search:
         self.algorithm: Algorithm = usual() if algorithm is None else algorithm
         self._given = _encoded(self.objective.space, seeds)
         self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout)
-        self._study = None
+        self._study: Study | None = None
         self._cache: EvaluationCache | None = None
         own: ObjectiveCache | None = None
         compared = racing is not None or cache is not None or self._external or self.budget.target is not None
@@ -160,15 +160,7 @@ class Search:
         if cache is not None:
             self._cache, own = self._shared(cache, racing, threads)
         if study is not None:
-            numbers = {"seed": self.seed, "batch_size": self._batch_size, "threads": int(threads),
-                       "racing": None if racing is None else repr(racing),
-                       "case_source": None if cases is None else repr(cases),
-                       "task_space": None if cases is None else repr(self.objective.task_space),
-                       **self._at_the_end(), "given_seeds": _on_file(self._given)}  # fmt: skip
-            settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
-            self._study = Study.create_or_resume(study, settings, FIXED)
-            if not isinstance(settings["given_seeds"], list):
-                self._study.write_array(GIVEN_SEEDS, self._given)
+            self._study = self._on_file(study, threads, racing, cases)
         self._memo = Memo() if self._study is None else self._study.memo()
         self._stored = iter(()) if self._study is None else self._study.batches()
         self.history = History(self.objective.space, len(self._signs))
@@ -217,6 +209,21 @@ class Search:
         except BaseException:
             opened.close()
             raise
+
+    def _on_file(
+        self, path: str | Path, threads: int, racing: CaseRacing | None, cases: CaseSource | None
+    ) -> Study:
+        """The study of this search, begun or resumed."""
+        numbers = {"seed": self.seed, "batch_size": self._batch_size, "threads": int(threads),
+                   "racing": None if racing is None else repr(racing),
+                   "case_source": None if cases is None else repr(cases),
+                   "task_space": None if cases is None else repr(self.objective.task_space),
+                   **self._at_the_end(), "given_seeds": _told_apart(self._given)}  # fmt: skip
+        settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
+        study = Study.create_or_resume(path, settings, FIXED)
+        if not isinstance(settings["given_seeds"], list):
+            study.write_array(GIVEN_SEEDS, self._given)
+        return study
 
     def __enter__(self) -> Self:
         """Open the objective and the workers; they stay open until the outermost ``with`` ends."""
@@ -629,7 +636,7 @@ def _as_objective(
     return FunctionObjective(function, space, direction or "minimize", batched=batched)
 
 
-def _on_file(rows: Population) -> Any:
+def _told_apart(rows: Population) -> Any:
     """Given seeds as a setting: the numbers, or of very many only what tells them apart."""
     if rows.size <= 10_000:
         return rows.tolist()
