@@ -240,6 +240,8 @@ def _distinct_ranks(table: NDArray[np.float64], fronts: int | None) -> NDArray[n
         return _planar_ranks(table[:, 1].tolist())
     if m == 3:
         return _staircase_ranks(table[:, 1].tolist(), table[:, 2].tolist(), fronts)
+    if len(table) ** 2 <= _NUMBERS_AT_ONCE and fronts != 1:
+        return _peeled_ranks(table)
     ranks, rank = np.zeros(len(table), np.int64), 0
     left: NDArray[np.intp] = np.arange(len(table))
     while len(left):
@@ -294,6 +296,18 @@ def _staircase_ranks(second: list[float], third: list[float], fronts: int | None
     return ranks
 
 
+def _peeled_ranks(table: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Front after front, by who dominates whom among the distinct rows."""
+    dominated = _nowhere_better(table, table)
+    np.fill_diagonal(dominated, False)
+    by, ranks, rank = dominated.sum(axis=1), np.full(len(table), -1, np.int64), 0
+    while (front := np.flatnonzero((by == 0) & (ranks < 0))).size:
+        ranks[front] = rank
+        by -= dominated[:, front].sum(axis=1)
+        rank += 1
+    return ranks
+
+
 def _first_front(table: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which of the distinct rows nothing dominates, whatever their number of objectives."""
     order = np.lexsort((*table.T[::-1], table.sum(axis=1)))  # a dominator's sum is smaller, or rounds to the same
@@ -303,7 +317,8 @@ def _first_front(table: NDArray[np.float64]) -> NDArray[np.bool_]:
     for start in range(0, len(ordered), _BLOCK):
         block = ordered[start : start + _BLOCK]
         rows = np.flatnonzero(~_dominated(block, front))
-        rows = rows[~_dominated(block[rows], block[rows])]
+        within = block[rows]
+        rows = rows[~_dominated(within, within)]
         mask[order[start + rows]] = True
         front = np.concatenate([front, block[rows]])
     return mask
@@ -314,11 +329,16 @@ def _dominated(rows: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np
     found = np.zeros(len(rows), np.bool_)
     step = max(1, _NUMBERS_AT_ONCE // max(1, len(rows)))
     for start in range(0, len(by), step):
-        part = by[start : start + step]
-        worse = np.ones((len(rows), len(part)), np.bool_)
-        equal = np.ones((len(rows), len(part)), np.bool_)
-        for own, other in zip(rows.T, part.T, strict=True):
-            worse &= own[:, None] >= other
-            equal &= own[:, None] == other
-        found |= (worse & ~equal).any(axis=1)
+        worse = _nowhere_better(rows, by[start : start + step])
+        if by is rows:
+            np.fill_diagonal(worse[start:], False)
+        found |= worse.any(axis=1)
+    return found
+
+
+def _nowhere_better(rows: NDArray[np.float64], than: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows are at least as large in every column, shape ``(len(rows), len(than))``."""
+    found = np.ones((len(rows), len(than)), np.bool_)
+    for own, other in zip(rows.T, than.T, strict=True):
+        found &= own[:, None] >= other
     return found

@@ -170,8 +170,9 @@ class _EstimationRun(Run):
         if self._tree is not None:
             return self._tree.draw(self._rng, n)
         shape, single = (n, len(self._marginals)), self._structure.single
-        noise = self._rng.gumbel(size=shape)
-        noise[:, single] -= self._rng.gumbel(size=(n, int(single.sum())))  # the difference of two is logistic
+        noise = np.empty(shape)
+        noise[:, single] = self._rng.logistic(size=(n, int(single.sum())))  # on or off: the difference of two
+        noise[:, ~single] = self._rng.gumbel(size=(n, int((~single).sum())))
         return np.asarray(self._log_odds() + noise)
 
     def _log_odds(self) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ __all__ = ["FrontRun", "Survival", "default_population"]
 
 #: How often a child that already exists is varied again before it is replaced by a fresh sample.
 _VARIATIONS = 8
-#: Told candidates that wait before the front of everything is worked out again.
+#: Told candidates on a front of their own that wait before the front of everything is worked out again.
 _WAITING = 1024
 
 
@@ -29,11 +29,14 @@ class Survival(ABC):
     """Who of parents and children goes on; one object per run."""
 
     @abstractmethod
-    def survive(self, values: NDArray[np.float64], n: int) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
+    def survive(
+        self, values: NDArray[np.float64], ranks: NDArray[np.int64], n: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
         """Positions of the ``n`` survivors (all, where there are no more), and how far apart their neighbors are.
 
         Arguments:
             values: shape ``(m, objectives)``, minimized, without NaN; of equal rows the first is the best.
+            ranks: of their fronts, shape ``(m,)``.
             n: how many survive.
 
         Returns:
@@ -120,16 +123,19 @@ class FrontRun(Run):
         secondary = np.concatenate([evidence.secondary for evidence in told])[done]
         ids = np.concatenate([evidence.ids for evidence in told])[done]
         ties = np.stack([np.where(np.isnan(secondary), np.inf, secondary), ids], axis=1)
-        self._front.append((rows, values, ties))
+        survivors = len(self._rows)
+        (rows, values, ties), order = _merged([(self._rows, self._values, self._ties), (rows, values, ties)])
+        ranks = dominance_ranks(values)
+        first = (ranks == 0) & (order >= survivors)  # what a survivor dominates is on no front
+        self._front.append((rows[first], values[first], ties[first]))
         if sum(len(part) for part, _, _ in self._front[1:]) >= max(_WAITING, len(self._front[0][0])):
             self._merge_front()
-        rows, values, ties = _merged([(self._rows, self._values, self._ties), (rows, values, ties)])
-        chosen, self._distance = self._survival.survive(values, self._size)
+        chosen, self._distance = self._survival.survive(values, ranks, self._size)
         self._rows, self._values, self._ties = rows[chosen], values[chosen], ties[chosen]
 
     def _merge_front(self) -> None:
         if len(self._front) > 1:
-            rows, values, ties = _merged(self._front)
+            (rows, values, ties), _ = _merged(self._front)
             mask = nondominated(values)
             self._front = [(rows[mask], values[mask], ties[mask])]
 
@@ -172,11 +178,11 @@ class FrontRun(Run):
         return np.where(wins | (~loses & (self._distance[other] > self._distance[one])), other, one)
 
 
-def _merged(parts: list[_Part]) -> _Part:
-    """One part of several, ordered by secondary score, then by id."""
+def _merged(parts: list[_Part]) -> tuple[_Part, NDArray[np.intp]]:
+    """One part of several, ordered by secondary score, then by id, and where each row of it was."""
     rows, values, ties = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     order = np.lexsort(ties.T[::-1])
-    return rows[order], values[order], ties[order]
+    return (rows[order], values[order], ties[order]), order
 
 
 def _first_of_each(rows: Population) -> NDArray[np.intp]:

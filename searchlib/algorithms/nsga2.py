@@ -12,7 +12,7 @@ from searchlib.algorithms.algorithm import Algorithm, Problem, Run
 from searchlib.algorithms.front_evolution import FrontRun, Survival, default_population
 from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings
-from searchlib.pareto import crowding, dominance_ranks
+from searchlib.pareto import crowding
 
 __all__ = ["NSGA2"]
 
@@ -64,8 +64,9 @@ class NSGA2(Algorithm):
 
 @final
 class _RankAndCrowding(Survival):
-    def survive(self, values: NDArray[np.float64], n: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        ranks = dominance_ranks(values)
+    def survive(
+        self, values: NDArray[np.float64], ranks: NDArray[np.int64], n: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         distance = crowding(values, ranks)
         order = np.lexsort((np.arange(len(values)), -distance, ranks))[:n]
         return order, distance[order]

@@ -14,7 +14,6 @@ from searchlib.algorithms.algorithm import Algorithm, Problem, Run
 from searchlib.algorithms.front_evolution import FrontRun, Survival, default_population
 from searchlib.arguments import whole_number
 from searchlib.errors import InvalidSettings
-from searchlib.pareto import dominance_ranks
 
 __all__ = ["NSGA3", "reference_directions"]
 
@@ -111,8 +110,9 @@ class _ReferenceDirections(Survival):
         self._ideal, self._worst = np.full(m, np.inf), np.full(m, -np.inf)
         self._extremes = np.empty((0, m))
 
-    def survive(self, values: NDArray[np.float64], n: int) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
-        ranks = dominance_ranks(values)
+    def survive(
+        self, values: NDArray[np.float64], ranks: NDArray[np.int64], n: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
         self._ideal = np.minimum(self._ideal, values.min(axis=0))
         self._worst = np.maximum(self._worst, values.max(axis=0))
         nadir = self._nadir(values, ranks)
