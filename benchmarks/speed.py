@@ -45,7 +45,7 @@ _TINY = ApplySize(2, hidden=32, intermediate=48, candidates=8, dtype=torch.float
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(_TINY, CandidatesSize(SMOKE_STEPS, "extremes", 32, 40, 2), EngineSize(1_000, 200),
                     AllocationSize(64, 4, limit=1.0), StrategySize(30_000, 16),
-                    ClassSize(60, 40, 20), repetitions=2),
+                    ClassSize(60, 40, 20, ("genetic",)), repetitions=2),
     "small": Preset(ApplySize(1), CandidatesSize(), EngineSize()),
     "paper": Preset(ApplySize(2), CandidatesSize(candidates=402, generated=20), EngineSize()),
     # All of Mixtral 8x7B: 45 billion weights, of which the released way needs two and a half copies.

@@ -38,11 +38,13 @@ class ClassSize:
         evaluations: of a run.
         slow: of algorithms that take milliseconds for a candidate, and of libraries that do.
         population: size of a generation.
+        kinds: the classes, of :data:`CLASSES`; None: all.
     """
 
     evaluations: int = 5_000
     slow: int = 500
     population: int = 100
+    kinds: tuple[str, ...] | None = None
 
 
 class Kind(NamedTuple):
@@ -305,7 +307,8 @@ def measure(table: Table, size: ClassSize, repetitions: int) -> dict[tuple[str, 
 
 def _compared(size: ClassSize) -> Iterator[tuple[tuple[str, str], dict[str, Work]]]:
     """Every class on every space that it is for, where there is somebody to compare with."""
-    for kind, (ours, theirs, on, objectives, _) in CLASSES.items():
+    for kind in CLASSES if size.kinds is None else size.kinds:
+        ours, theirs, on, objectives, _ = CLASSES[kind]
         values = _values(objectives)
         present = {name: make for name, make in theirs.items() if importlib.util.find_spec(_package(name))}
         for space in on if present else ():

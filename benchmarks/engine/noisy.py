@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.engine import subsets
 from benchmarks.engine.instance import Instance, Values
@@ -11,7 +12,7 @@ from searchlib.spaces import Binary, Real
 
 __all__ = ["TEST", "TRAIN", "make"]
 
-TRAIN = ("bits, 60", "bowl, 12")
+TRAIN = ("bits, 60", "bowl, 12", "valley, 8", "cone, 16", "waves, 10")
 TEST = ("bits, 100", "subset", "ellipsoid, 10", "bowl, heavy tails", "bowl, louder far away")
 
 
@@ -26,6 +27,8 @@ def make(problem: str, number: int) -> Instance:
         loud = lambda rng, true: true + rng.normal(0, 0.1, len(true))  # noqa: E731
         return Instance(problem, number, quiet.space, quiet.truth, loud)
     n = int(what) if what.isdigit() else 12
+    if kind in _SHAPES:
+        return _shaped(problem, number, rng, n)
     center, scales = rng.uniform(-2, 2, n), 10.0 ** (np.arange(n) / (n - 1) * (3 if kind == "ellipsoid" else 0))
 
     def truth(rows: Population) -> Values:
@@ -37,6 +40,35 @@ def make(problem: str, number: int) -> Instance:
         + rng.normal(0, 0.2, len(true)),
     }.get(what, lambda rng, true: true + rng.normal(0, 0.5, len(true)))
     return Instance(problem, number, Real(-5.0, 5.0, length=n), truth, noise)
+
+
+def _valley(x: NDArray[np.float64]) -> Values:
+    return np.asarray((10 * (x[:, 1:] - x[:, :-1] ** 2) ** 2 + (1 - x[:, :-1]) ** 2).mean(axis=1))
+
+
+def _cone(x: NDArray[np.float64]) -> Values:
+    return np.asarray(np.sqrt((x**2).sum(axis=1)))
+
+
+def _waves(x: NDArray[np.float64]) -> Values:
+    return np.asarray((x**2 + 3 * (1 - np.cos(2 * np.pi * x))).mean(axis=1))
+
+
+_SHAPES = {"valley": _valley, "cone": _cone, "waves": _waves}
+
+
+def _shaped(problem: str, number: int, rng: np.random.Generator, n: int) -> Instance:
+    """A shape around a hidden center; noise is half as large as the spread of the best tenth of random values."""
+    shape, center = _SHAPES[problem.partition(", ")[0]], rng.uniform(-2, 2, n)
+
+    def truth(rows: Population) -> Values:
+        return shape(np.asarray(rows, np.float64) - center)
+
+    low, high = np.quantile(truth(rng.uniform(-5, 5, (512, n))), (0.0, 0.1))
+    loud = 0.5 * float(high - low)
+    return Instance(
+        problem, number, Real(-5.0, 5.0, length=n), truth, lambda rng, true: true + rng.normal(0, loud, len(true))
+    )
 
 
 def _bits(problem, number, rng, n):  # type: ignore[no-untyped-def]

@@ -32,7 +32,7 @@ __all__ = ["Auto", "Chosen"]
 _MANY = 1500
 #: As many evaluations as cheap objectives have, where the search itself must be cheap.
 _CHEAP = 20_000
-#: As few evaluations as a predictor alone does most with, where genes are real.
+#: So few evaluations of real genes that a predictor must be asked often, and that only a large generation beats noise.
 _FEW = 150
 #: More features than this, and a Gaussian process of so few evaluations learns nothing.
 _WIDE = 512
@@ -66,10 +66,10 @@ class Auto(Algorithm):
     noise, and genes that are on or off, or options :class:`~searchlib.EstimationOfDistribution` (its linear model)
     the weights of a policy (``WeightSpace``)       :class:`~searchlib.EvolutionStrategy`
     very many reals                                 :class:`~searchlib.OnePlusOneES`
-    reals, and very few evaluations                 :class:`~searchlib.PredictorGuided`
     reals                                           :class:`~searchlib.CMAES` and
-                                                    :class:`~searchlib.PredictorGuided`, taking turns; CMAES alone
-                                                    where there are many evaluations
+                                                    :class:`~searchlib.PredictorGuided`, taking turns (in short stages
+                                                    where there are very few evaluations); CMAES alone where there are
+                                                    many, and in large generations where there are very few noisy ones
     reals among choices                             both of these and :class:`~searchlib.LocalSearch`, taking turns;
                                                     :class:`~searchlib.CatCMAwM` alone where there are many evaluations
     choices, and tens of thousands of evaluations   :class:`~searchlib.Evolution`
@@ -102,7 +102,9 @@ class Auto(Algorithm):
             return Chosen(learned, "noise on choices: a linear model of all values averages over it")
         if evaluations > _CHEAP and not math.isinf(space.size):
             return Chosen(Evolution(), "so many evaluations of choices: an evolution costs next to nothing for each")
-        return _with_reals(space, evaluations) if math.isinf(space.size) else _without_reals(space, evaluations)
+        if math.isinf(space.size):
+            return _with_reals(space, evaluations, problem.noisy)
+        return _without_reals(space, evaluations)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run of the chosen algorithm; works on every space."""
@@ -149,7 +151,7 @@ def _learns_marginals(problem: Problem) -> Algorithm | None:
     return algorithm
 
 
-def _with_reals(space: Space, evaluations: int) -> Chosen:
+def _with_reals(space: Space, evaluations: int, noisy: bool) -> Chosen:
     if space.latent_dimension > _TALL and evaluations < 20 * space.latent_dimension:
         return Chosen(OnePlusOneES(), "more reals than a covariance can be learned for: one parent, steps by success")
     if importlib.util.find_spec("cma") is None:
@@ -158,8 +160,15 @@ def _with_reals(space: Space, evaluations: int) -> Chosen:
         return _mixed(space, evaluations)
     if evaluations > _MANY:
         return Chosen(CMAES(), "reals and many evaluations: a covariance is learned")
+    if evaluations <= _FEW and noisy:
+        return Chosen(
+            CMAES(population=24), "noisy reals and very few evaluations: large generations, whose mean averages over it"
+        )
     if evaluations <= _FEW:
-        return Chosen(PredictorGuided(), "reals and very few evaluations: a predictor")
+        return Chosen(
+            Portfolio((CMAES(), PredictorGuided(population=12, stage=6, significance=1.0))),
+            "reals and very few evaluations: a covariance and a predictor, trusted at once, learn from each other",
+        )
     return Chosen(
         Portfolio((CMAES(), PredictorGuided(population=12))),
         "reals and few evaluations: a covariance and a predictor learn from each other",

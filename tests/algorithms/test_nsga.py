@@ -116,7 +116,7 @@ def test_survivors_of_nsga2_are_pymoos(m):
             PymooProblem(n_var=1, n_obj=m), Population.new(F=values, X=np.arange(120)[:, None]), n_survive=50,
             random_state=np.random.default_rng(0),
         ).get("X")[:, 0].astype(int)  # fmt: skip
-        ours = _RankAndCrowding().survive(values, 50)[0]
+        ours = _RankAndCrowding().survive(values, dominance_ranks(values), 50)[0]
         # Ends of the last front tie, and both draw lots: so the same but for candidates of equal distance.
         ranks = dominance_ranks(values)
         distance = crowding(values, ranks)
@@ -155,7 +155,7 @@ def test_normalization_and_niches_of_nsga3_are_pymoos():
                 PymooProblem(n_var=1, n_obj=3), Population.new(F=values, X=np.arange(120)[:, None]), n_survive=30,
                 random_state=np.random.default_rng(0),
             ).get("X")[:, 0].astype(int)  # fmt: skip
-            chosen, _ = ours.survive(values, 30)
+            chosen, _ = ours.survive(values, dominance_ranks(values), 30)
             nadir = ours._nadir(values, dominance_ranks(values))
             np.testing.assert_allclose(nadir, theirs.norm.nadir_point)
             niche, distance, _ = associate_to_niches(values, directions, theirs.norm.ideal_point, nadir)
