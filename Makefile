@@ -41,7 +41,7 @@ bench: $(INSTALLED) ## Run the paper presets of all benchmarks (hours); results 
 	$(BIN)/python -m benchmarks eval_subset --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks teaching --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks checkpoint_combination --preset paper --out benchmarks/results
-	$(BIN)/python -m benchmarks solver_schedule --preset paper --seeds 4 --out benchmarks/results
+	$(BIN)/python -m benchmarks solver_schedule --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks quantized_llm --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks mixed_precision --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks sparse_attention --preset paper --out benchmarks/results

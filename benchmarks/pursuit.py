@@ -44,7 +44,7 @@ __all__ = ["DESCRIPTION", "PRESETS", "SEEDS", "add_arguments", "ratio_bound", "r
 DESCRIPTION = "TFS / DualCL: curricula for pursuit against training on the target or on uniform tasks"
 
 STRATEGY = EvolutionStrategy(method="openai", sigma=1.0, population=40)
-_PAPER = Effort(STRATEGY, tuple(ARMS), tuple(PROBLEMS))
+_PAPER = Effort(STRATEGY, tuple(ARMS), tuple(PROBLEMS), range_seeds=2)
 _FEW = (TARGET, SHAPED, UNIFORM, DUALCL, OURS)
 _SMOKE = ("target for two", CYLINDER_TARGET, "range")
 PRESETS: Mapping[str, Effort] = {
@@ -79,7 +79,8 @@ def run(arguments: argparse.Namespace) -> Table:
     arms = [arm for arm in effort.arms if arm in (arguments.arm or effort.arms)]
     table = Table("pursuit", arguments.preset, arguments.seeds)
     jobs = [
-        Job(problem, arm, seed) for problem in problems for arm in _of(problem, arms) for seed in range(arguments.seeds)
+        Job(problem, arm, seed) for problem in problems for arm in _of(problem, arms)
+        for seed in range(arguments.seeds * (1 if PROBLEMS[problem].is_target else effort.range_seeds))
     ]  # fmt: skip
     if not jobs:
         raise InvalidSettings(

@@ -43,6 +43,7 @@ class Effort:
         steps: of the episodes by which all capture radii are judged (DualCL: 800).
         arms: that are compared.
         problems: on which ones.
+        range_seeds: how many times as many seeds ranges have as targets, because arms differ less there.
     """
 
     strategy: EvolutionStrategy
@@ -53,6 +54,7 @@ class Effort:
     judged: int = 1000
     copies: int = 40
     steps: int = 800
+    range_seeds: int = 1
 
     def generations(self, problem: Problem) -> int:
         """Of a problem, at least 4."""
@@ -167,7 +169,7 @@ def run_job(effort: Effort, job: Job, diary: Diary | None = None) -> Outcome:
     # With a short list of one, a search hands over the center, whatever luck the members had.
     run = Search(
         objective, replace(effort.strategy, secondary=training.distance), seed=job.seed, batch_size=effort.members,
-        shortlist=1, budget=Budget(evaluations=generations * effort.members, cells=rollouts),
+        shortlist=1, budget=Budget(cells=rollouts),  # a small grid takes less than a generation, a large one more
         cases=_Watched(curriculum, diary, effort.tasks),
     )  # fmt: skip
     worlds, copies = held_out(problem, effort, job.seed)

@@ -143,7 +143,7 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
         "(1+1)-ES": Method(plain.one_plus_one_strategy),
         "pycma, diagonal": Method(cma_latent(diagonal=True), ("cma",)),
         "evotorch PGPE, ClipUp": Method(pgpe_clipup(), ("evotorch",)), "evotorch SNES": Method(snes(), ("evotorch",)),
-        "optuna CMA-ES": Method(optuna_method("CMA-ES"), ("optuna", "cmaes"), 1000),
+        "optuna CMA-ES": Method(optuna_method("CMA-ES"), ("optuna", "cmaes"), 1000, slow=True),
         # At its defaults scipy's DE would have a first generation of 15,000 candidates here, more than any budget.
         _DE: _evolve(), **_nevergrad("NGOpt", most=3000),
     },

@@ -34,6 +34,8 @@ _MANY = 1500
 _CHEAP = 20_000
 #: So few evaluations of real genes that a predictor must be asked often, and that only a large generation beats noise.
 _FEW = 150
+#: From so many on, noise is averaged by generations better than by a predictor.
+_AVERAGED = 600
 #: More features than this, and a Gaussian process of so few evaluations learns nothing.
 _WIDE = 512
 #: Reals of the relaxation above which no covariance can be learned from so few evaluations.
@@ -69,7 +71,8 @@ class Auto(Algorithm):
     reals                                           :class:`~searchlib.CMAES` and
                                                     :class:`~searchlib.PredictorGuided`, taking turns (in short stages
                                                     where there are very few evaluations); CMAES alone where there are
-                                                    many, and in large generations where there are very few noisy ones
+                                                    many, and, in large generations, where they are noisy and either
+                                                    very few or more than some hundreds
     reals among choices                             both of these and :class:`~searchlib.LocalSearch`, taking turns;
                                                     :class:`~searchlib.CatCMAwM` alone where there are many evaluations
     choices, and tens of thousands of evaluations   :class:`~searchlib.Evolution`
@@ -158,12 +161,11 @@ def _with_reals(space: Space, evaluations: int, noisy: bool) -> Chosen:
         return _without_reals(space, evaluations, "reals, but pycma is not installed (pip install 'searchlib[cma]')")
     if not _only_reals(space):
         return _mixed(space, evaluations)
+    if noisy and not _FEW < evaluations <= _AVERAGED:
+        population = 24 if evaluations <= _FEW else 64
+        return Chosen(CMAES(population=population), "noisy reals: the mean of large generations averages over it")
     if evaluations > _MANY:
         return Chosen(CMAES(), "reals and many evaluations: a covariance is learned")
-    if evaluations <= _FEW and noisy:
-        return Chosen(
-            CMAES(population=24), "noisy reals and very few evaluations: large generations, whose mean averages over it"
-        )
     if evaluations <= _FEW:
         return Chosen(
             Portfolio((CMAES(), PredictorGuided(population=12, stage=6, significance=1.0))),

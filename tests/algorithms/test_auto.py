@@ -48,6 +48,7 @@ def test_the_contract_holds_whatever_it_chooses(space):
         (Simplex(20), {}, ["CMAES", "PredictorGuided"]),
         (Affine(20), {"evaluations": 100}, ["CMAES", "PredictorGuided", "stage=6", "significance=1.0"]),
         (Affine(20), {"evaluations": 100, "noisy": True}, ["CMAES(sigma=0.5, population=24"]),
+        (Affine(20), {"evaluations": 1000, "noisy": True}, ["CMAES(sigma=0.5, population=64"]),
         (Real(0, 1, length=10), {"evaluations": 5000}, ["CMAES"]),
         (Real(0, 1, length=1000), {"evaluations": 1000}, ["OnePlusOneES"]),
         (MIXED, {}, ["CMAES", "PredictorGuided", "LocalSearch"]),
