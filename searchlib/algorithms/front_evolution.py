@@ -8,21 +8,16 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.algorithms.algorithm import Batch, Evidence, Problem, Run, Status
+from searchlib.algorithms.algorithm import Batch, Evidence, Problem, Run
+from searchlib.algorithms.front import Front, Told, merged, told
 from searchlib.algorithms.proposed import Proposed
-from searchlib.pareto import dominance_ranks, nondominated, spread
-from searchlib.space import Population, distinct, row_keys
+from searchlib.pareto import dominance_ranks
+from searchlib.space import Population, distinct
 
 __all__ = ["FrontRun", "Survival", "default_population"]
 
 #: How often a child that already exists is varied again before it is replaced by a fresh sample.
 _VARIATIONS = 8
-#: Told candidates on a front of their own that wait before the front of everything is worked out again.
-_WAITING = 1024
-
-
-#: Rows ``(n, d)``, values ``(n, objectives)``, secondary scores and ids ``(n, 2)``.
-_Part = tuple[Population, NDArray[np.float64], NDArray[np.float64]]
 
 
 class Survival(ABC):
@@ -77,11 +72,12 @@ class FrontRun(Run):
         self._seeds = self._proposed.claim(self._space.canonical(problem.first_rows))
         self._asked = 0
         self._waiting: list[Evidence] = []
-        self._rows: Population = np.empty((0, self._space.dimension), self._space.dtype)
-        self._values: NDArray[np.float64] = np.empty((0, problem.objectives))
-        self._ties: NDArray[np.float64] = np.empty((0, 2))  # secondary score and id
+        self._survivors = Told(
+            np.empty((0, self._space.dimension), self._space.dtype), np.empty((0, problem.objectives)),
+            np.empty((0, 2)),
+        )  # fmt: skip
         self._distance: NDArray[np.float64] | None = None
-        self._front = [(self._rows, self._values, self._ties)]  # the front so far, and what was told since
+        self._front = Front(self._space, problem.objectives)
 
     def ask(self, n: int) -> Batch:
         """Seeds, samples, then children; at most a population at once."""
@@ -101,43 +97,26 @@ class FrontRun(Run):
     def recommend(self, n: int) -> Population:
         """The front of everything told, spread out; where it has fewer than ``n``, the survivors behind it too."""
         self._settle()
-        self._merge_front()
-        front, values, _ = self._front[0]
-        first = _first_of_each(front)
-        rows = front[first][spread(values[first], n)]
+        self._front.settle()
+        rows = self._front.best(n)
         if len(rows) < n:
-            behind = np.lexsort((np.arange(len(self._values)), self._values.sum(axis=1), dominance_ranks(self._values)))
-            rows = distinct(np.concatenate([rows, self._rows[behind]]))[:n]
+            values = self._survivors.values
+            behind = np.lexsort((np.arange(len(values)), values.sum(axis=1), dominance_ranks(values)))
+            rows = distinct(np.concatenate([rows, self._survivors.rows[behind]]))[:n]
         return rows
 
     def _settle(self) -> None:
         """Choose survivors, in the order of ids, whatever order the evidence came in."""
         if not self._waiting:
             return
-        told, self._waiting = self._waiting, []
-        done = np.concatenate([evidence.status for evidence in told]) == Status.DONE
-        if not done.any():
+        fresh, self._waiting = told(self._waiting), []
+        if not len(fresh.rows):
             return
-        rows = np.concatenate([evidence.population for evidence in told])[done]
-        values = np.concatenate([evidence.values for evidence in told])[done]
-        secondary = np.concatenate([evidence.secondary for evidence in told])[done]
-        ids = np.concatenate([evidence.ids for evidence in told])[done]
-        ties = np.stack([np.where(np.isnan(secondary), np.inf, secondary), ids], axis=1)
-        survivors = len(self._rows)
-        (rows, values, ties), order = _merged([(self._rows, self._values, self._ties), (rows, values, ties)])
-        ranks = dominance_ranks(values)
-        first = (ranks == 0) & (order >= survivors)  # what a survivor dominates is on no front
-        self._front.append((rows[first], values[first], ties[first]))
-        if sum(len(part) for part, _, _ in self._front[1:]) >= max(_WAITING, len(self._front[0][0])):
-            self._merge_front()
-        chosen, self._distance = self._survival.survive(values, ranks, self._size)
-        self._rows, self._values, self._ties = rows[chosen], values[chosen], ties[chosen]
-
-    def _merge_front(self) -> None:
-        if len(self._front) > 1:
-            (rows, values, ties), _ = _merged(self._front)
-            mask = nondominated(values)
-            self._front = [(rows[mask], values[mask], ties[mask])]
+        both, order = merged([self._survivors, fresh])
+        ranks = dominance_ranks(both.values)
+        self._front.consider(both.take((ranks == 0) & (order >= len(self._survivors.rows))))  # others are on no front
+        chosen, self._distance = self._survival.survive(both.values, ranks, self._size)
+        self._survivors = both.take(chosen)
 
     def _initial(self, n: int) -> Population:
         seeds, self._seeds = self._seeds[:n], self._seeds[n:]
@@ -145,7 +124,7 @@ class FrontRun(Run):
         return seeds if missing <= 0 else np.concatenate([seeds, self._proposed.samples(self._rng, missing)])
 
     def _bred(self, n: int) -> Population:
-        if not len(self._rows):  # nothing has succeeded yet
+        if not len(self._survivors.rows):  # nothing has succeeded yet
             return self._proposed.samples(self._rng, n)
         children = self._proposed.claim(self._children(n))
         for _ in range(_VARIATIONS):
@@ -160,9 +139,9 @@ class FrontRun(Run):
         mothers, fathers = self._parents(n), self._parents(n)
         crossed = (rng.random(n) < self._crossover_rate) & (mothers != fathers)
         mutated = ~crossed | (rng.random(n) < self._mutation_rate)
-        children = self._rows[mothers]
+        children = self._survivors.rows[mothers]
         if crossed.any():
-            children[crossed] = space.crossover(rng, children[crossed], self._rows[fathers[crossed]])
+            children[crossed] = space.crossover(rng, children[crossed], self._survivors.rows[fathers[crossed]])
         if mutated.any():
             children[mutated] = space.mutate(rng, children[mutated])
         return space.canonical(children)
@@ -170,23 +149,11 @@ class FrontRun(Run):
     def _parents(self, n: int) -> NDArray[np.intp]:
         """Positions of the winners of ``n`` binary tournaments, or of any."""
         if self._distance is None:
-            return self._rng.integers(len(self._rows), size=n)
-        one, other = self._rng.integers(len(self._rows), size=(2, n))
-        better, worse = self._values[other] <= self._values[one], self._values[other] >= self._values[one]
+            return self._rng.integers(len(self._survivors.rows), size=n)
+        one, other = self._rng.integers(len(self._survivors.rows), size=(2, n))
+        first, second = self._survivors.values[one], self._survivors.values[other]
+        better, worse = second <= first, second >= first
         # Of equal values neither dominates: `better` and `worse` are then both true everywhere.
         wins, loses = better.all(axis=1) & ~worse.all(axis=1), worse.all(axis=1) & ~better.all(axis=1)
         return np.where(wins | (~loses & (self._distance[other] > self._distance[one])), other, one)
 
-
-def _merged(parts: list[_Part]) -> tuple[_Part, NDArray[np.intp]]:
-    """One part of several, ordered by secondary score, then by id, and where each row of it was."""
-    rows, values, ties = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    order = np.lexsort(ties.T[::-1])
-    return (rows[order], values[order], ties[order]), order
-
-
-def _first_of_each(rows: Population) -> NDArray[np.intp]:
-    first: dict[bytes, int] = {}
-    for index, key in enumerate(row_keys(rows)):
-        first.setdefault(key, index)
-    return np.array(list(first.values()), np.intp)

@@ -9,6 +9,7 @@ import numpy as np
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.algorithms.archive import Archive
+from searchlib.algorithms.front import Front
 from searchlib.space import Population
 
 __all__ = ["RandomSearch"]
@@ -23,21 +24,23 @@ class RandomSearch(Algorithm):
     any algorithm that does not beat it has learned nothing.
 
     Arguments:
-        archive: how many of the best candidates to remember for :meth:`Run.recommend`.
+        archive: how many of the best candidates to remember for :meth:`Run.recommend`; with several objectives all
+            that nothing dominates are.
     """
 
     archive: int = 64
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on every space."""
-        problem.require_one_objective(self)
-        return _RandomRun(problem, rng, Archive(problem.space, self.archive))
+        several = problem.objectives > 1
+        kept = Front(problem.space, problem.objectives) if several else Archive(problem.space, self.archive)
+        return _RandomRun(problem, rng, kept)
 
 
 @final
 class _RandomRun(Run):
-    def __init__(self, problem: Problem, rng: np.random.Generator, archive: Archive) -> None:
-        self._space, self._rng, self._archive = problem.space, rng, archive
+    def __init__(self, problem: Problem, rng: np.random.Generator, kept: Archive | Front) -> None:
+        self._space, self._rng, self._kept = problem.space, rng, kept
         self._seeds, self._asked = problem.first_rows, 0
 
     def ask(self, n: int) -> Batch:
@@ -48,8 +51,8 @@ class _RandomRun(Run):
         return Batch(ids, self._space.canonical(np.concatenate([seeds, fresh])))
 
     def tell(self, evidence: Evidence) -> None:
-        self._archive.add(evidence)
+        self._kept.add(evidence)
 
     def recommend(self, n: int) -> Population:
-        self._archive.settle()
-        return self._archive.best(n)
+        self._kept.settle()
+        return self._kept.best(n)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from searchlib import NSGA2, NSGA3, Search, search
+from searchlib import NSGA2, NSGA3, RandomSearch, Search, search
 from searchlib.algorithms.algorithm import Evidence, Problem, Status
 from searchlib.algorithms.nsga2 import _RankAndCrowding
 from searchlib.algorithms.nsga3 import _ReferenceDirections, reference_directions
@@ -72,7 +72,7 @@ def test_batches_of_any_size_never_repeat_a_candidate_and_approach_the_front(alg
     assert hypervolume(found, reference) > 0.9 * hypervolume(best, reference)
 
 
-@BOTH
+@pytest.mark.parametrize("algorithm", [NSGA2(population=30), NSGA3(population=30), RandomSearch()], ids=repr)
 def test_the_recommended_front_is_that_of_everything_told_and_failures_are_not_in_it(algorithm):
     run = algorithm.start(Problem(Real(0.0, 1.0, length=3), 2), np.random.default_rng(1))
     rows, values = [], []

@@ -25,7 +25,7 @@ from benchmarks.pursuit_arms import (
     UNIFORM,
 )
 from benchmarks.pursuit_radii import RADII
-from benchmarks.pursuit_runs import Diary, Effort, Job, Outcome, held_out, run_job, stored
+from benchmarks.pursuit_runs import CHECKPOINTS, Diary, Effort, Job, Outcome, held_out, run_job, stored
 from benchmarks.table import Table
 from searchlib import EvolutionStrategy, search
 from searchlib.objectives import Pursuit
@@ -72,6 +72,21 @@ def test_all_arms_have_the_same_rollouts_but_for_a_last_grid():
     spent = {arm: run_job(TINY, Job(FIRST, arm, 0)).rollouts for arm in ARMS}
     assert {arm for arm, rollouts in spent.items() if rollouts != planned} <= {"TFS archive"}
     assert 0 <= spent["TFS archive"] - planned <= 64 * TINY.members
+
+
+def test_a_grid_smaller_than_a_generation_does_not_end_a_run_early():
+    effort = dataclasses.replace(TINY, strategy=dataclasses.replace(TINY.strategy, population=4), tasks=24)
+    outcome = run_job(effort, Job(CYLINDER_TARGET, "TFS archive", 0))  # its grid has 16 tasks
+    assert len(outcome.success) == len(CHECKPOINTS)
+    assert outcome.rollouts >= effort.rollouts(PROBLEMS[CYLINDER_TARGET])
+
+
+def test_ranges_have_more_seeds_than_targets_where_a_preset_says_so(tmp_path, monkeypatch):
+    effort = dataclasses.replace(TINY, arms=(UNIFORM,), problems=(FIRST, "range"), range_seeds=2)
+    monkeypatch.setitem(benchmark.PRESETS, "smoke", effort)
+    assert main(["pursuit", "--preset", "smoke", "--seeds", "2", "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "pursuit.json").read_text())["rows"]
+    assert {row["task"]: len(row["metrics"]["at 1"]["values"]) for row in rows} == {FIRST: 2, "range": 4}
 
 
 def test_judging_on_the_way_changes_nothing():
