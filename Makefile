@@ -46,6 +46,7 @@ bench: $(INSTALLED) ## Run the paper presets of all benchmarks (hours); results 
 	$(BIN)/python -m benchmarks mixed_precision --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks sparse_attention --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks pursuit --preset paper --jobs 2 --store out/pursuit --out benchmarks/results
+	$(BIN)/python -m benchmarks uav_pursuit --preset paper --store out/uav --out benchmarks/results
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
 	$(BIN)/python -m benchmarks engine --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks speed --preset paper --out benchmarks/results

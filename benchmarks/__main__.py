@@ -34,6 +34,7 @@ BENCHMARKS: Mapping[str, str] = {
     "sparse_attention": "benchmarks.sparse_attention",
     "speed": "benchmarks.speed",
     "teaching": "benchmarks.teaching",
+    "uav_pursuit": "benchmarks.uav_pursuit",
 }
 
 #: Search seeds where the command line names no number, and the benchmark has no SEEDS of its own.

@@ -27,7 +27,7 @@ PRESETS = ("smoke", "small", "paper", "full")
 
 _PACKAGES = (
     "numpy", "scipy", "torch", "transformers", "diffusers", "nevergrad", "cma", "cmaes", "pymoo", "optuna", "smac",
-    "ConfigSpace", "evotorch", "ioh", "coco-experiment", "searchlib",
+    "ConfigSpace", "evotorch", "ioh", "coco-experiment", "jax", "crazyflow", "searchlib",
 )  # fmt: skip
 
 

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from searchlib.objectives.teaching import Exam, LearningByTeaching, TeachingProblem
     from searchlib.objectives.text_model import Prompt, Sampling
     from searchlib.objectives.token_cases import TokenCase
+    from searchlib.objectives.uav_pursuit import UavPursuit
+    from searchlib.objectives.uav_settings import UavSettings
+    from searchlib.objectives.uav_tasks import UavTasks
     from searchlib.objectives.uniform_grid import QuantizationTable, quantization_grid, recommended_bits
 
 __all__ = [
@@ -100,6 +103,9 @@ __all__ = [
     "SparseAttention",
     "TeachingProblem",
     "TokenCase",
+    "UavPursuit",
+    "UavSettings",
+    "UavTasks",
     "attention_mass_profile",
     "decoupled_allocations",
     "decoupled_weights",
@@ -163,6 +169,9 @@ _HOMES = {
     "SparseAttention": ("sparse_attention", "llm"),
     "TeachingProblem": ("teaching", "llm"),
     "TokenCase": ("token_cases", "llm"),
+    "UavPursuit": ("uav_pursuit", "rollout"),
+    "UavSettings": ("uav_settings", "rollout"),
+    "UavTasks": ("uav_tasks", "rollout"),
     "attention_mass_profile": ("span_profiles", "llm"),
     "decoupled_allocations": ("metric_decoupling", "report"),
     "decoupled_weights": ("metric_decoupling", "report"),
