@@ -42,7 +42,7 @@ class ClassSize:
     """
 
     evaluations: int = 5_000
-    slow: int = 500
+    slow: int = 300
     population: int = 100
     kinds: tuple[str, ...] | None = None
 

@@ -18,6 +18,7 @@ pytest.importorskip("nevergrad")
 
 from benchmarks import small_mixtral, speed, speed_apply, speed_candidates, speed_engine  # noqa: E402
 from benchmarks.speed_apply import PHASES, ApplySize, candidates, mixtral  # noqa: E402
+from benchmarks.speed_classes import SPACES  # noqa: E402
 from benchmarks.speed_released import ReleasedScoring, ReleasedWeights  # noqa: E402
 from searchlib.objectives import AnswerScorer  # noqa: E402
 from searchlib.objectives.expert_matrices import one_hot_matrices  # noqa: E402
@@ -214,6 +215,18 @@ def test_peak_memory_is_seen_although_it_is_given_back():
     if extra is None:
         pytest.skip("this system does not tell")
     assert 55 < extra < 90
+
+
+def test_a_part_can_be_measured_alone(tmp_path):
+    assert command_line.main(["speed", "--preset", "smoke", "--part", "classes", "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    found = {}
+    for row in rows:
+        found.setdefault(row["task"], {})[row["method"]] = row["metrics"]["cpu_microseconds"]["mean"]
+    assert set(found) == {f"asking and telling, genetic, {space}" for space in SPACES}
+    for methods in found.values():
+        assert {"Evolution", "pymoo GA", "nevergrad TwoPointsDE"} <= set(methods)
+        assert min(methods.values()) > 0
 
 
 def test_a_claim_compares_medians_and_shows_the_spread():
