@@ -6,7 +6,6 @@ import json
 import re
 import time
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 
 from benchmarks.pursuit_arms import ARMS, PROBLEMS, Problem
 from benchmarks.table import write_whole
-from searchlib import Budget, Cases, EvolutionStrategy, Objective, Result, Search, Split
-from searchlib.case_source import CaseRun, CaseSource
+from benchmarks.watched_source import Diary, Watched
+from searchlib import Budget, Cases, EvolutionStrategy, Result, Search, Split
 from searchlib.objectives import Pursuit, PursuitTasks
 
 __all__ = ["CHECKPOINTS", "COVERED", "Diary", "Effort", "Job", "Outcome", "held_out", "run_job", "stored"]
@@ -101,53 +100,8 @@ class Outcome(NamedTuple):
     center: tuple[float, ...]
 
 
-@final
-class Diary:
-    """What the generations of a run met.
-
-    Attributes:
-        tasks: of every generation, shape ``(n, 4)``, columns as in ``TASK_AXES``.
-        success: of its members in each, on average, shape ``(n,)``; that of the last generation may be missing.
-    """
-
-    def __init__(self) -> None:
-        self.tasks: list[NDArray[np.float64]] = []
-        self.success: list[NDArray[np.float64]] = []
-
-
-@final
-@dataclass(frozen=True)
-class _Watched(CaseSource):
-    """A source with a diary."""
-
-    source: CaseSource
-    diary: Diary
-    per_generation: int
-
-    @property
-    def follows_progress(self) -> bool:
-        return self.source.follows_progress
-
-    def start(self, objective: Objective, rng: np.random.Generator) -> CaseRun:
-        return _WatchedRun(self.source.start(objective, rng), self.diary)
-
-
-@final
-class _WatchedRun(CaseRun):
-    def __init__(self, run: CaseRun, diary: Diary) -> None:
-        self._run, self._diary = run, diary
-
-    def ask(self, progress: float) -> Cases:
-        cases = self._run.ask(progress)
-        self._diary.tasks.append(PursuitTasks.of(cases.payload or ()).vectors)
-        return cases
-
-    def tell(self, scores: NDArray[np.float64]) -> None:
-        self._diary.success.append(scores[:, :, 0].mean(axis=0))
-        self._run.tell(scores)
-
-    def notes(self) -> Mapping[str, Any]:
-        return self._run.notes()
+def _vectors(cases: Cases) -> NDArray[np.float64]:
+    return PursuitTasks.of(cases.payload or ()).vectors
 
 
 def held_out(problem: Problem, effort: Effort, seed: int) -> tuple[PursuitTasks, int]:
@@ -170,7 +124,7 @@ def run_job(effort: Effort, job: Job, diary: Diary | None = None) -> Outcome:
     run = Search(
         objective, replace(effort.strategy, secondary=training.distance), seed=job.seed, batch_size=effort.members,
         shortlist=1, budget=Budget(cells=rollouts),  # a small grid takes less than a generation, a large one more
-        cases=_Watched(curriculum, diary, effort.tasks),
+        cases=Watched(curriculum, diary, _vectors, effort.tasks),
     )  # fmt: skip
     worlds, copies = held_out(problem, effort, job.seed)
     spent = 0

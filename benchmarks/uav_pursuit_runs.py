@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from benchmarks.table import write_whole
 from benchmarks.uav_recipes import evolved_inner_loop, fitted_predictor
-from searchlib import Budget, Cases, Curriculum, EvolutionStrategy, Objective, Search, Split, TaskArchive
-from searchlib.case_source import CaseRun, CaseSource
+from benchmarks.watched_source import Diary, Watched
+from searchlib import Budget, Cases, Curriculum, EvolutionStrategy, Search, Split, TaskArchive
 from searchlib.objectives.uav_heuristics import HEURISTICS
 from searchlib.objectives.uav_outcome import UavOutcome
 from searchlib.objectives.uav_pursuit import UavPursuit
@@ -132,53 +132,8 @@ class Outcome(NamedTuple):
     center: tuple[float, ...]
 
 
-@final
-class Diary:
-    """What the generations of a run met.
-
-    Attributes:
-        tasks: of every generation, shape ``(n, 24)``, columns as in ``UAV_AXES``.
-        success: of its members in each, on average, shape ``(n,)``.
-    """
-
-    def __init__(self) -> None:
-        self.tasks: list[NDArray[np.float64]] = []
-        self.success: list[NDArray[np.float64]] = []
-
-
-@final
-@dataclass(frozen=True)
-class _Watched(CaseSource):
-    """A source with a diary."""
-
-    source: CaseSource
-    diary: Diary
-    per_generation: int
-
-    @property
-    def follows_progress(self) -> bool:
-        return self.source.follows_progress
-
-    def start(self, objective: Objective, rng: np.random.Generator) -> CaseRun:
-        return _WatchedRun(self.source.start(objective, rng), self.diary)
-
-
-@final
-class _WatchedRun(CaseRun):
-    def __init__(self, run: CaseRun, diary: Diary) -> None:
-        self._run, self._diary = run, diary
-
-    def ask(self, progress: float) -> Cases:
-        cases = self._run.ask(progress)
-        self._diary.tasks.append(UavTasks.of(cases.payload or ()).vectors)
-        return cases
-
-    def tell(self, scores: NDArray[np.float64]) -> None:
-        self._diary.success.append(scores[:, :, 0].mean(axis=0))
-        self._run.tell(scores)
-
-    def notes(self) -> Mapping[str, Any]:
-        return self._run.notes()
+def _vectors(cases: Cases) -> NDArray[np.float64]:
+    return UavTasks.of(cases.payload or ()).vectors
 
 
 @cache
@@ -216,7 +171,8 @@ def run_job(effort: Effort, job: Job, diary: Diary | None = None) -> Outcome:
     # With a short list of one, a search hands over the center, whatever luck the members had.
     run = Search(
         objective, effort.strategy, seed=job.seed, batch_size=effort.members, shortlist=1,
-        budget=Budget(evaluations=effort.generations * effort.members), cases=_Watched(source, diary, effort.tasks),
+        budget=Budget(evaluations=effort.generations * effort.members),
+        cases=Watched(source, diary, _vectors, effort.tasks),
     )  # fmt: skip
     spent, judged = 0, []
     with run:

@@ -30,7 +30,14 @@ from searchlib.objectives.pursuit_outcome import PursuitOutcome
 from searchlib.objectives.pursuit_policy import PursuitNetwork
 from searchlib.objectives.pursuit_record import PursuitTrajectory, record_pursuit
 from searchlib.objectives.pursuit_settings import PursuitSettings
-from searchlib.objectives.pursuit_tasks import TASK_AXES, PursuitRange, PursuitTask, PursuitTasks, seeds_of
+from searchlib.objectives.pursuit_tasks import (
+    TASK_AXES,
+    PursuitRange,
+    PursuitTask,
+    PursuitTasks,
+    require_other_seeds,
+    seeds_of,
+)
 from searchlib.objectives.pursuit_world import Pursuers, rollout
 from searchlib.space import Candidates, Space
 from searchlib.spaces import CurriculumTasks
@@ -106,7 +113,10 @@ class Pursuit(Objective):
             )
         given = {Split.SEARCH: search, Split.SELECT: select, Split.HOLDOUT: holdout}
         self._splits = {split: self._drawn(split, amount, seed) for split, amount in given.items()}
-        self._check_seeds()
+        require_other_seeds(
+            {split: tasks.seeds for split, tasks in self._splits.items()},
+            "split_seeds(split, rng, n) and the split= of PursuitRange draw seeds that never meet",
+        )
         #: What a curriculum makes tasks of: the range of ``tasks``, :class:`~searchlib.spaces.CurriculumTasks`.
         self.task_space = CurriculumTasks(TASK_AXES, tuple(self.tasks.low), tuple(self.tasks.high))
 
@@ -116,16 +126,6 @@ class Pursuit(Objective):
         count = whole_number(split.value, amount, 1 if split is Split.SEARCH else 0)
         rng = np.random.default_rng([whole_number("seed", seed, 0), list(Split).index(split)])
         return self.tasks.uniform(rng, count, split=split)
-
-    def _check_seeds(self) -> None:
-        seen: dict[int, Split] = {}
-        for split, tasks in self._splits.items():
-            for seed in tasks.seeds.tolist():
-                if seen.setdefault(seed, split) is not split:
-                    raise InvalidSettings(
-                        f"seed {seed} is in both {seen[seed].value} and {split.value}; split_seeds(split, rng, n) and "
-                        f"the split= of PursuitRange draw seeds that never meet"
-                    )
 
     def cases(self, split: Split) -> Cases:
         """The tasks of a split."""

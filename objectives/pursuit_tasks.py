@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final, overload
 
@@ -14,7 +14,9 @@ from searchlib.arguments import whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 
-__all__ = ["TASK_AXES", "PursuitRange", "PursuitTask", "PursuitTasks", "seeds_of", "split_seeds"]
+__all__ = [
+    "TASK_AXES", "PursuitRange", "PursuitTask", "PursuitTasks", "require_other_seeds", "seeds_of", "split_seeds",
+]  # fmt: skip
 
 #: The axes of a task vector, in its order.
 TASK_AXES = ("evader_speed", "half_size", "obstacle_speed", "capture_radius")
@@ -170,6 +172,23 @@ def split_seeds(split: Split, rng: np.random.Generator, n: int) -> NDArray[np.in
 def seeds_of(split: Split, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Seeds of a split, one for every whole number ``(n,)`` below 2**60."""
     return np.asarray(numbers, np.int64) * _PLACES + list(Split).index(split)
+
+
+def require_other_seeds(seeds: Mapping[Split, NDArray[np.int64]], remedy: str) -> None:
+    """Refuse splits that have a seed in common, whose worlds would be the same.
+
+    Arguments:
+        seeds: of every split, shape ``(n,)``.
+        remedy: what draws seeds that never meet; the end of the error.
+
+    Raises:
+        InvalidSettings: a seed in two splits.
+    """
+    seen: dict[int, Split] = {}
+    for split, of_split in seeds.items():
+        for seed in of_split.tolist():
+            if seen.setdefault(seed, split) is not split:
+                raise InvalidSettings(f"seed {seed} is in both {seen[seed].value} and {split.value}; {remedy}")
 
 
 @final

@@ -29,7 +29,7 @@ from searchlib.arguments import whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective, Scores
-from searchlib.objectives.pursuit_tasks import seeds_of
+from searchlib.objectives.pursuit_tasks import require_other_seeds, seeds_of
 from searchlib.objectives.uav_heuristics import HEURISTICS
 from searchlib.objectives.uav_outcome import UavOutcome
 from searchlib.objectives.uav_policy import UavNetwork
@@ -93,7 +93,10 @@ class UavPursuit(Objective):
         self.space = self.network.space()
         given = {Split.SEARCH: search, Split.SELECT: select, Split.HOLDOUT: holdout}
         self._splits = {split: self._drawn(split, amount, seed) for split, amount in given.items()}
-        self._check_seeds()
+        require_other_seeds(
+            {split: tasks.seeds for split, tasks in self._splits.items()},
+            "uniform_tasks and scenario_tasks draw seeds that never meet for the split= they are told",
+        )
         #: What a curriculum makes tasks of: OPEN's generator.
         self.task_space = UavTaskSpace.default()
 
@@ -103,16 +106,6 @@ class UavPursuit(Objective):
         count = whole_number(split.value, amount, 1 if split is Split.SEARCH else 0)
         rng = np.random.default_rng([whole_number("seed", seed, 0), list(Split).index(split)])
         return uniform_tasks(rng, count, split=split)
-
-    def _check_seeds(self) -> None:
-        seen: dict[int, Split] = {}
-        for split, tasks in self._splits.items():
-            for seed in tasks.seeds.tolist():
-                if seen.setdefault(seed, split) is not split:
-                    raise InvalidSettings(
-                        f"seed {seed} is in both {seen[seed].value} and {split.value}; uniform_tasks and "
-                        f"scenario_tasks draw seeds that never meet for the split= they are told"
-                    )
 
     def cases(self, split: Split) -> Cases:
         """The tasks of a split."""

@@ -34,6 +34,8 @@ _MANY = 1500
 _CHEAP = 20_000
 #: So few evaluations of real genes that a predictor must be asked often, and that only a large generation beats noise.
 _FEW = 150
+#: Batches larger than this are most of so few evaluations, unless the algorithm asks for less.
+_SMALL = 12
 #: From so many on, noise is averaged by generations better than by a predictor.
 _AVERAGED = 600
 #: More features than this, and a Gaussian process of so few evaluations learns nothing.
@@ -69,10 +71,11 @@ class Auto(Algorithm):
     the weights of a policy (``WeightSpace``)       :class:`~searchlib.EvolutionStrategy`
     very many reals                                 :class:`~searchlib.OnePlusOneES`
     reals                                           :class:`~searchlib.CMAES` and
-                                                    :class:`~searchlib.PredictorGuided`, taking turns (in short stages
-                                                    where there are very few evaluations); CMAES alone where there are
-                                                    many, and, in large generations, where they are noisy and either
-                                                    very few or more than some hundreds
+                                                    :class:`~searchlib.PredictorGuided`, taking turns, in short stages
+                                                    where there are very few evaluations (the predictor alone where
+                                                    batches are large); CMAES alone where there are many, and, in
+                                                    large generations, where they are noisy and either very few or
+                                                    more than some hundreds
     reals among choices                             both of these and :class:`~searchlib.LocalSearch`, taking turns;
                                                     :class:`~searchlib.CatCMAwM` alone where there are many evaluations
     choices, and tens of thousands of evaluations   :class:`~searchlib.Evolution`
@@ -106,7 +109,7 @@ class Auto(Algorithm):
         if evaluations > _CHEAP and not math.isinf(space.size):
             return Chosen(Evolution(), "so many evaluations of choices: an evolution costs next to nothing for each")
         if math.isinf(space.size):
-            return _with_reals(space, evaluations, problem.noisy)
+            return _with_reals(space, evaluations, problem)
         return _without_reals(space, evaluations)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
@@ -154,18 +157,23 @@ def _learns_marginals(problem: Problem) -> Algorithm | None:
     return algorithm
 
 
-def _with_reals(space: Space, evaluations: int, noisy: bool) -> Chosen:
+def _with_reals(space: Space, evaluations: int, problem: Problem) -> Chosen:
     if space.latent_dimension > _TALL and evaluations < 20 * space.latent_dimension:
         return Chosen(OnePlusOneES(), "more reals than a covariance can be learned for: one parent, steps by success")
     if importlib.util.find_spec("cma") is None:
         return _without_reals(space, evaluations, "reals, but pycma is not installed (pip install 'searchlib[cma]')")
     if not _only_reals(space):
         return _mixed(space, evaluations)
-    if noisy and not _FEW < evaluations <= _AVERAGED:
+    if problem.noisy and not _FEW < evaluations <= _AVERAGED:
         population = 24 if evaluations <= _FEW else 64
         return Chosen(CMAES(population=population), "noisy reals: the mean of large generations averages over it")
     if evaluations > _MANY:
         return Chosen(CMAES(), "reals and many evaluations: a covariance is learned")
+    if evaluations <= _FEW and problem.batch_size > _SMALL:
+        return Chosen(
+            PredictorGuided(stage=6, significance=1.0),
+            "reals, very few evaluations, large batches: a predictor that is trusted at once asks for small ones",
+        )
     if evaluations <= _FEW:
         return Chosen(
             Portfolio((CMAES(), PredictorGuided(population=12, stage=6, significance=1.0))),
