@@ -46,7 +46,7 @@ def test_the_contract_holds_whatever_it_chooses(space):
         (BUDGETED, {"evaluations": 6, "noisy": True}, ["ProbedAllocation"]),
         (Allocation(tuple("abc"), BITS), {}, ["LocalSearch", "PredictorGuided"]),
         (Simplex(20), {}, ["CMAES", "PredictorGuided"]),
-        (Affine(20), {"evaluations": 100, "batch_size": 1}, ["CMAES", "PredictorGuided", "stage=6", "significance=1.0"]),
+        (Affine(20), {"evaluations": 100, "batch_size": 1}, ["CMAES", "PredictorGuided", "stage=6"]),
         (Affine(20), {"evaluations": 100, "batch_size": 64}, ["PredictorGuided", "stage=6"]),
         (Affine(20), {"evaluations": 100, "noisy": True}, ["CMAES(sigma=0.5, population=24"]),
         (Affine(20), {"evaluations": 1000, "noisy": True}, ["CMAES(sigma=0.5, population=64"]),
