@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -254,9 +255,9 @@ def test_peak_memory_does_the_work_where_the_system_hides_it(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_smoke_preset_runs_with_sanity_claims_only(tmp_path, trained, monkeypatch):
-    quick = speed.Preset(
-        TINY, speed_candidates.CandidatesSize(small_mixtral.SMOKE_STEPS, "extremes", 16, 20, 2),
-        speed_engine.EngineSize(300, 200), repetitions=1,
+    quick = dataclasses.replace(
+        speed.PRESETS["smoke"], apply=TINY, engine=speed_engine.EngineSize(300, 200), repetitions=1,
+        candidates=speed_candidates.CandidatesSize(small_mixtral.SMOKE_STEPS, "extremes", 16, 20, 2),
     )  # fmt: skip
     monkeypatch.setattr(speed, "PRESETS", {**speed.PRESETS, "smoke": quick, "small": quick})
     assert command_line.main(["speed", "--preset", "smoke", "--out", str(tmp_path)]) == command_line.OK
