@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -13,8 +11,8 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.kept_runs import kept_run
 from benchmarks.pursuit_arms import ARMS, PROBLEMS, Problem
-from benchmarks.table import write_whole
 from benchmarks.watched_source import Diary, Watched
 from searchlib import Budget, Cases, EvolutionStrategy, Result, Search, Split
 from searchlib.objectives import Pursuit, PursuitTasks
@@ -151,27 +149,13 @@ def _judged(objective: Pursuit, result: Result, worlds: PursuitTasks, copies: in
 
 
 def stored(folder: Path | None, effort: Effort, job: Job) -> Outcome:
-    """A job's outcome, from the folder where it is there, else run and put there; a reader never sees half a file.
-
-    A file counts for the settings that it was made with: those of the problem, the arm and the effort.
-    """
-    if folder is None:
-        return run_job(effort, job)
+    """A job's outcome, kept for the settings of the problem, the arm and the effort."""
     problem = PROBLEMS[job.problem]
     training = ARMS[job.arm](problem, effort.generations(problem))
     made_by = repr((_LAYOUT, problem, training, effort.strategy, effort.tasks, effort.judged, effort.copies,
                     effort.generations(problem)))  # fmt: skip
-    name = re.sub(r"[^a-z0-9]+", "-", f"{job.problem} {job.arm} {job.seed}".lower())
-    file = folder / f"{name}-{zlib.crc32(made_by.encode()):08x}.json"
-    if file.exists():
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if document["job"] == list(job) and document["made_by"] == made_by:
-            return Outcome(**{name: _frozen(value) for name, value in document["outcome"].items()})
-    outcome = run_job(effort, job)
-    text = json.dumps({"job": job, "made_by": made_by, "outcome": outcome._asdict()}, allow_nan=False) + "\n"
-    write_whole(file, text)
-    return outcome
+    return kept_run(folder, job, made_by, lambda: run_job(effort, job), _outcome)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _outcome(document: Mapping[str, Any]) -> Outcome:
+    return Outcome(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,7 +12,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.table import write_whole
+from benchmarks.kept_runs import kept_run
 from benchmarks.uav_recipes import evolved_inner_loop, fitted_predictor
 from benchmarks.watched_source import Diary, Watched
 from searchlib import Budget, Cases, Curriculum, EvolutionStrategy, Search, Split, TaskArchive
@@ -104,14 +101,14 @@ class Counts(NamedTuple):
         captured: with a capture.
         clean: with a capture and no collision.
         collided: with a collision.
-        first_step: of the capture, on average over the worlds with one; NaN where there are none.
+        first_step: of the capture, on average over the worlds with one; None where there are none.
     """
 
     worlds: int
     captured: int
     clean: int
     collided: int
-    first_step: float
+    first_step: float | None
 
 
 class Outcome(NamedTuple):
@@ -156,13 +153,13 @@ def worlds(effort: Effort) -> UavTasks:
 
 def run_job(effort: Effort, job: Job, diary: Diary | None = None) -> Outcome:
     """Train a policy and judge the strategy's center on the way; or judge what needs no training."""
-    start = time.process_time()
+    start, starts = time.process_time(), worlds(effort)
     if job.arm in UNTAUGHT:
         objective = objective_of(effort, True, safe=job.arm not in BARE)
         rows: Any = (job.arm.split(",")[0],)
         if job.arm == PRIOR:
             rows = np.zeros((1, objective.network.parameters), np.float32)
-        judged: list[tuple[Counts, ...]] = [_counts(effort, objective.outcome(rows, worlds(effort)))]
+        judged: list[tuple[Counts, ...]] = [_counts(effort, objective.outcome(rows, starts))]
         return Outcome(tuple(judged), 0, 0, round(time.process_time() - start, 1), ())
     predicts, generates = ARMS[job.arm]
     objective, judge = objective_of(effort, predicts, training=True), objective_of(effort, predicts)
@@ -181,7 +178,7 @@ def run_job(effort: Effort, job: Job, diary: Diary | None = None) -> Outcome:
             while len(judged) < len(CHECKPOINTS) and spent >= CHECKPOINTS[len(judged)] * effort.rollouts:
                 row = run.result().row
                 assert row is not None
-                judged.append(_counts(effort, judge.outcome(row[None], worlds(effort))))
+                judged.append(_counts(effort, judge.outcome(row[None], starts)))
     result = run.result()
     assert result.row is not None
     return Outcome(
@@ -197,30 +194,17 @@ def _counts(effort: Effort, outcome: UavOutcome) -> tuple[Counts, ...]:
         first = part.first_capture_step[part.captured]
         found.append(Counts(
             len(part), int(part.captured.sum()), int(part.success.sum()), int(part.collided.sum()),
-            float(first.mean()) if len(first) else float("nan"),
+            float(first.mean()) if len(first) else None,
         ))  # fmt: skip
     return tuple(found)
 
 
 def stored(folder: Path | None, effort: Effort, job: Job) -> Outcome:
-    """A job's outcome, from the folder where it is there, else run and put there; a reader never sees half a file.
-
-    A file counts for the settings that it was made with.
-    """
-    if folder is None:
-        return run_job(effort, job)
+    """A job's outcome, kept for the settings that it was made with."""
     learned_by = (effort.strategy, effort.generations, effort.tasks, effort.training_steps, _GENERATOR)
     trained = repr(learned_by) if job.arm in ARMS else ""
     made_by = repr((_LAYOUT, effort.settings, effort.judged, effort.prepared, trained))
-    name = re.sub(r"[^a-z0-9]+", "-", f"{job.arm} {job.seed}".lower())
-    file = folder / f"{name}-{zlib.crc32(made_by.encode()):08x}.json"
-    if file.exists():
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if document["job"] == list(job) and document["made_by"] == made_by:
-            return _outcome(document["outcome"])
-    outcome = run_job(effort, job)
-    write_whole(file, json.dumps({"job": job, "made_by": made_by, "outcome": outcome._asdict()}) + "\n")
-    return outcome
+    return kept_run(folder, job, made_by, lambda: run_job(effort, job), _outcome)
 
 
 def _outcome(document: Mapping[str, Any]) -> Outcome:

@@ -298,8 +298,7 @@ def _staircase_ranks(second: list[float], third: list[float], fronts: int | None
 
 def _peeled_ranks(table: NDArray[np.float64]) -> NDArray[np.int64]:
     """Front after front, by who dominates whom among the distinct rows."""
-    dominated = _nowhere_better(table, table)
-    np.fill_diagonal(dominated, False)
+    dominated = _dominated_among(table)
     by, ranks, rank = dominated.sum(axis=1), np.full(len(table), -1, np.int64), 0
     while (front := np.flatnonzero((by == 0) & (ranks < 0))).size:
         ranks[front] = rank
@@ -317,22 +316,25 @@ def _first_front(table: NDArray[np.float64]) -> NDArray[np.bool_]:
     for start in range(0, len(ordered), _BLOCK):
         block = ordered[start : start + _BLOCK]
         rows = np.flatnonzero(~_dominated(block, front))
-        within = block[rows]
-        rows = rows[~_dominated(within, within)]
+        rows = rows[~_dominated_among(block[rows]).any(axis=1)]
         mask[order[start + rows]] = True
         front = np.concatenate([front, block[rows]])
     return mask
 
 
 def _dominated(rows: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows are nowhere better than some other row of ``by``; all rows are distinct, or the same."""
+    """Which rows are nowhere better than some row of ``by``, all of which are distinct from them."""
     found = np.zeros(len(rows), np.bool_)
     step = max(1, _NUMBERS_AT_ONCE // max(1, len(rows)))
     for start in range(0, len(by), step):
-        worse = _nowhere_better(rows, by[start : start + step])
-        if by is rows:
-            np.fill_diagonal(worse[start:], False)
-        found |= worse.any(axis=1)
+        found |= _nowhere_better(rows, by[start : start + step]).any(axis=1)
+    return found
+
+
+def _dominated_among(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the distinct rows (first axis) is dominated by which."""
+    found = _nowhere_better(rows, rows)
+    np.fill_diagonal(found, False)
     return found
 
 
