@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.errors import InvalidSettings, MissingDependency
+from searchlib.errors import InvalidSettings
+from searchlib.objectives.episode_pictures import draw_generations, film, frame_square, new_axes
 from searchlib.objectives.pursuit_record import PursuitTrajectory
 from searchlib.objectives.pursuit_tasks import TASK_AXES
 
@@ -21,16 +22,6 @@ __all__ = ["animate_pursuit", "draw_curriculum", "draw_pursuit"]
 
 _PURSUERS, _EVADER, _OBSTACLES = "tab:blue", "tab:red", "0.6"
 _UNITS = {"evader_speed": "m/s", "half_size": "m", "obstacle_speed": "m/s", "capture_radius": "m"}
-
-
-def _new_axes(width: float, height: float, count: int = 1) -> list[Axes]:
-    """Axes below each other, in a new figure that no window knows of."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("pictures need matplotlib: pip install 'searchlib[report]'") from error
-    found = Figure(figsize=(width, height), layout="constrained").subplots(count, 1, sharex=True, squeeze=False)
-    return list(found[:, 0])
 
 
 def draw_pursuit(trajectory: PursuitTrajectory, *, until: int | None = None, axes: Axes | None = None) -> Axes:
@@ -51,7 +42,7 @@ def draw_pursuit(trajectory: PursuitTrajectory, *, until: int | None = None, axe
     last = _last(trajectory) if until is None else until
     if not 0 <= last < len(trajectory.evader):
         raise InvalidSettings(f"until= must be a state from 0 to {len(trajectory.evader) - 1}, but is {until!r}")
-    axes = _new_axes(5, 5)[0] if axes is None else axes
+    axes = new_axes(5, 5)[0] if axes is None else axes
     _arena(axes, trajectory)
     _state(axes, trajectory, last)
     return axes
@@ -73,8 +64,7 @@ def _arena(axes: Axes, trajectory: PursuitTrajectory) -> None:
         standing = trajectory.post_heights >= 0
         for x, y in trajectory.obstacles[0, standing, :2]:
             axes.add_patch(Circle((x, y), size / 3, color=_OBSTACLES))
-    axes.set(xlim=(-1.05 * size, 1.05 * size), ylim=(-1.05 * size, 1.05 * size), aspect="equal", xlabel="x (m)",
-             ylabel="y (m)")  # fmt: skip
+    frame_square(axes, size)
 
 
 def _state(axes: Axes, trajectory: PursuitTrajectory, now: int) -> list[Any]:
@@ -117,20 +107,11 @@ def animate_pursuit(
     """
     if every < 1:
         raise InvalidSettings(f"every= must be at least 1 state from frame to frame, but is {every!r}")
-    axes = _new_axes(4, 4)[0]
-    figure: Any = axes.figure
-    from matplotlib.animation import PillowWriter
-
+    axes = new_axes(4, 4)[0]
     last = _last(trajectory) if until is None else until
     _arena(axes, trajectory)
-    writer = PillowWriter(fps=max(1, round(1 / (every * trajectory.settings.dt))))
-    with writer.saving(figure, str(path), dpi=80):
-        for now in sorted({*range(0, last, every), last}):
-            drawn = _state(axes, trajectory, now)
-            writer.grab_frame()
-            for one in drawn:
-                one.remove()
-    return Path(path)
+    states = sorted({*range(0, last, every), last})
+    return film(axes, path, states, every * trajectory.settings.dt, lambda now: _state(axes, trajectory, now))
 
 
 def draw_curriculum(
@@ -151,18 +132,11 @@ def draw_curriculum(
         MissingDependency: matplotlib is not installed.
         InvalidSettings: no generation with its success, or a coordinate that tasks do not have.
     """
-    told = min(len(tasks), len(success))
-    if not told or not names or not set(names) <= set(TASK_AXES):
-        raise InvalidSettings(
-            f"a picture needs a generation with its success and coordinates out of {TASK_AXES}, but got {len(tasks)} "
-            f"generations, the success of {len(success)}, and {tuple(names)}"
-        )
-    rows, colors = np.concatenate(tasks[:told]), np.concatenate(success[:told])
-    generation = np.repeat(np.arange(told), [len(part) for part in tasks[:told]])
-    every = _new_axes(7, 1 + 1.8 * len(names), len(names))
-    for axes, name in zip(every, names, strict=True):
-        dots = axes.scatter(generation, rows[:, TASK_AXES.index(name)], c=colors, s=6, vmin=0, vmax=1, cmap="viridis")
-        axes.set_ylabel(f"{name.replace('_', ' ')} ({_UNITS[name]})")
-    every[-1].set_xlabel("generation")
-    every[0].figure.colorbar(dots, ax=every, label="success of the members")
-    return every
+    if not names or not set(names) <= set(TASK_AXES):
+        raise InvalidSettings(f"a picture needs coordinates out of {TASK_AXES}, but got {tuple(names)}")
+
+    def shown(rows: NDArray[Any], success: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        del success
+        return {f"{name.replace('_', ' ')} ({_UNITS[name]})": rows[:, TASK_AXES.index(name)] for name in names}
+
+    return draw_generations(tasks, success, shown, lambda count: (7, 1 + 1.8 * count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,7 +16,7 @@ from searchlib.objectives.pursuit_arena import over_agents, over_axes
 from searchlib.objectives.pursuit_world import Pursuers, PursuitSight
 from searchlib.spaces import PolicyParameters
 
-__all__ = ["NetworkPursuers", "PursuitNetwork", "observe"]
+__all__ = ["NetworkPursuers", "PursuitNetwork", "observe", "parameter_parts"]
 
 Floats = NDArray[np.float32]
 
@@ -54,6 +55,15 @@ def observe(sight: PursuitSight) -> Floats:
     rest[:-1] = sight.arena.normalized(sight.pursuers)
     np.divide(sight.distance, sight.distance + _LENGTH, out=rest[-1])
     return seen
+
+
+def parameter_parts(rows: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+    """Rows of parameters ``(n, d)``, of numpy or JAX, as arrays ``(n, *shape)``, one of every shape."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
+    return [
+        rows[:, end - math.prod(shape) : end].reshape(len(rows), *shape)
+        for end, shape in zip(ends, shapes, strict=True)
+    ]
 
 
 @final
@@ -111,9 +121,7 @@ class PursuitNetwork:
                 f"a policy with hidden layers {self.hidden} in {self.dimension} dimensions has {self.parameters} "
                 f"parameters, but the rows have shape {rows.shape}"
             )
-        ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1]
-        parts = np.split(np.asarray(rows, np.float32), ends, axis=1)
-        return [part.reshape(len(rows), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return parameter_parts(np.asarray(rows, np.float32), self.shapes)
 
     def pursuers(self, rows: NDArray[Any], worlds: NDArray[np.intp]) -> NetworkPursuers:
         """Teams that follow these rows, ``worlds`` saying which row a world's team follows, shape ``(n,)``."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.errors import InvalidSettings, MissingDependency
+from searchlib.errors import InvalidSettings
+from searchlib.objectives.episode_pictures import draw_generations, film, frame_square, new_axes
 from searchlib.objectives.uav_settings import UavSettings
 from searchlib.objectives.uav_tasks import UavTask, UavTasks
 from searchlib.objectives.uav_world import UavPaths
@@ -63,16 +64,6 @@ class UavEpisode:
         return int(np.argmax(caught)) if caught.any() else len(caught) - 1
 
 
-def _figure(width: float, height: float, count: int = 1) -> list[Axes]:
-    """Axes below each other, in a new figure that no window knows of."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("pictures need matplotlib: pip install 'searchlib[report]'") from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
-
-
 def draw_uav_pursuit(episode: UavEpisode, *, until: int | None = None, axes: Axes | None = None) -> Axes:
     """Draw an episode from above: paths, cylinders, and the capture radius around the evader.
 
@@ -91,7 +82,7 @@ def draw_uav_pursuit(episode: UavEpisode, *, until: int | None = None, axes: Axe
     last = episode.last if until is None else until
     if not 0 <= last < len(episode.evader):
         raise InvalidSettings(f"until= must be a decision from 0 to {len(episode.evader) - 1}, but is {until!r}")
-    axes = _figure(5, 5)[0] if axes is None else axes
+    axes = new_axes(5, 5)[0] if axes is None else axes
     _arena(axes, episode)
     _state(axes, episode, last)
     return axes
@@ -105,8 +96,7 @@ def _arena(axes: Axes, episode: UavEpisode) -> None:
     tasks = UavTasks.of([episode.task])
     for x, y in tasks.cylinders[0][tasks.stands[0]]:
         axes.add_patch(Circle((x, y), episode.settings.cylinder_radius, color=_POSTS))
-    axes.set(xlim=(-1.05 * size, 1.05 * size), ylim=(-1.05 * size, 1.05 * size), aspect="equal", xlabel="x (m)",
-             ylabel="y (m)")  # fmt: skip
+    frame_square(axes, size)
 
 
 def _state(axes: Axes, episode: UavEpisode, now: int) -> list[Any]:
@@ -149,21 +139,13 @@ def animate_uav_pursuit(
     """
     if every < 1:
         raise InvalidSettings(f"every= must be at least 1 decision from frame to frame, but is {every!r}")
-    axes = _figure(4, 4)[0]
-    figure: Any = axes.figure
-    from matplotlib.animation import PillowWriter
-
+    axes = new_axes(4, 4)[0]
     last = episode.last if until is None else until
     _arena(axes, episode)
-    step = every * episode.settings.dt * episode.settings.decide_every
-    writer = PillowWriter(fps=max(1, round(1 / step)))
-    with writer.saving(figure, str(path), dpi=80):
-        for now in sorted({*range(0, last, every), last}):
-            drawn = _state(axes, episode, now)
-            writer.grab_frame()
-            for one in drawn:
-                one.remove()
-    return Path(path)
+    seconds = every * episode.settings.dt * episode.settings.decide_every
+    return film(
+        axes, path, sorted({*range(0, last, every), last}), seconds, lambda now: _state(axes, episode, now)
+    )  # fmt: skip
 
 
 def draw_uav_curriculum(
@@ -185,25 +167,13 @@ def draw_uav_curriculum(
         MissingDependency: matplotlib is not installed.
         InvalidSettings: no generation with its success.
     """
-    told = min(len(tasks), len(success))
-    if not told:
-        raise InvalidSettings(
-            f"a picture needs a generation with its success, but got {len(tasks)} generations and the success of "
-            f"{len(success)}"
-        )
-    colors = np.concatenate(success[:told])
-    rows = np.concatenate(tasks[:told])
-    every = UavTasks(rows, np.zeros(len(rows), np.int64))
-    away = np.linalg.norm(every.drones - every.evader[:, None], axis=-1).min(axis=1)
-    generation = np.repeat(np.arange(told), [len(part) for part in tasks[:told]])
-    shown = {
-        "success": colors, "nearest drone (m)": away, "evader y (m)": every.evader[:, 1],
-        "drone y (m)": every.drones[:, 0, 1],
-    }  # fmt: skip
-    panels = _figure(7, 7, len(shown))
-    for axes, (name, values) in zip(panels, shown.items(), strict=True):
-        dots = axes.scatter(generation, values, c=colors, s=6, vmin=0, vmax=1, cmap="viridis")
-        axes.set_ylabel(name)
-    panels[-1].set_xlabel("generation")
-    panels[0].figure.colorbar(dots, ax=panels, label="success of the members")
-    return panels
+
+    def shown(rows: NDArray[Any], success: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        every = UavTasks(rows, np.zeros(len(rows), np.int64))
+        away = np.linalg.norm(every.drones - every.evader[:, None], axis=-1).min(axis=1)
+        return {
+            "success": success, "nearest drone (m)": away, "evader y (m)": every.evader[:, 1],
+            "drone y (m)": every.drones[:, 0, 1],
+        }  # fmt: skip
+
+    return draw_generations(tasks, success, shown, lambda count: (7, 7))

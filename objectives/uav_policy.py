@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from searchlib.arguments import whole_number
 from searchlib.errors import InvalidCandidate
+from searchlib.objectives.pursuit_policy import parameter_parts
 from searchlib.objectives.uav_heuristics import capped
 from searchlib.objectives.uav_predictor import MOMENTS
 from searchlib.objectives.uav_rules import cylinder_gaps, length, mate_offsets
@@ -121,11 +122,7 @@ class UavNetwork:
             settings: of the arena.
             xp: array module.
         """
-        ends = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
-        parts = [
-            rows[:, end - math.prod(shape) : end].reshape(-1, *shape)
-            for end, shape in zip(ends, self.shapes, strict=True)
-        ]
+        parts = parameter_parts(rows, self.shapes)
         signal = observe(sight, settings, xp)
         lead = signal.shape
         signal = signal.reshape(lead[0], -1, lead[-1])
