@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,10 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=int, action="append", help="evaluations (may be repeated; by family)")
     parser.add_argument("--problem", action="append", help="only this one of the family (may be repeated)")
     parser.add_argument("--instances", type=int, metavar="N", help="of every problem: the same as --seeds")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first instance (%(default)s)")
     parser.add_argument("--method", action="append", help="only this one, beside ours and random (may be repeated)")
     parser.add_argument("--alone", action="store_true", help="leave out ours and random, to merge with a run of them")
     parser.add_argument("--problems", choices=("test", "train"), default="test", help="which (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side, not timed (%(default)s)")
     parser.add_argument(
         "--merge", type=Path, nargs="+", metavar="FOLDER",
         help="run nothing: judge the runs in these folders together; of a run in two of them, the later counts",
@@ -94,6 +96,8 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise InvalidSettings(f"{option} must be one of {', '.join(sorted(known[option]))}, but got {name!r}")
     if arguments.instances is not None and arguments.instances < 1:
         raise InvalidSettings(f"--instances must be at least 1, but is {arguments.instances}")
+    if arguments.first < 0:
+        raise InvalidSettings(f"--first must be at least 0, but is {arguments.first}")
     if arguments.alone and not arguments.method:
         raise InvalidSettings("--alone says that only the methods of --method are run: name one")
 
@@ -122,15 +126,15 @@ def _cell(
         Job(family, budget, problem, number, method)
         for problem in problems
         for method in _methods(arguments, family, problem, budget)
-        for number in range(table.seeds)
+        for number in range(arguments.first, arguments.first + table.seeds)
     ]
-    calls = (joblib.delayed(_run_one)(job) for job in jobs)
+    calls = (joblib.delayed(_run_one)(job, timed=arguments.jobs == 1) for job in jobs)
     results = zip(jobs, joblib.Parallel(arguments.jobs, return_as="generator")(calls), strict=True)
     left = collections.Counter(job.problem for job in jobs)
     found: dict[Job, Outcome] = {}
     for job, outcome in results:
         found[job] = outcome
-        if job.number == 0:
+        if job.number == arguments.first:
             table.progress(f"{family}, {budget}: {job.problem}: {job.method}")
         left[job.problem] -= 1
         if not left[job.problem]:
@@ -157,8 +161,8 @@ def _is_here(table: Table, family: str, problem: str) -> bool:
     return True
 
 
-def _run_one(job: Job) -> Outcome:
-    """One method on one instance."""
+def _run_one(job: Job, timed: bool = True) -> Outcome:
+    """One method on one instance; runs that share a processor's caches and memory with others have no times."""
     instance = FAMILIES[job.family].make(job.problem, job.number)
     method = METHODS[job.family][job.method]
     # The same instance for every method, and numbers of its own for each.
@@ -168,4 +172,5 @@ def _run_one(job: Job) -> Outcome:
     with threads(1), contextlib.suppress(Spent):
         method.run(meter, rng)
     seconds = time.process_time() - start - meter.seconds
-    return summarized(meter.outcome(), meter.curve, 1e3 * seconds / job.budget, job.budget)
+    milliseconds = 1e3 * seconds / job.budget if timed else math.nan
+    return summarized(meter.outcome(), meter.curve, milliseconds, job.budget)

@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     Arguments:
         value: true value of the recommended row.
         reached: the best true value (of the row that looked best) by a tenth, a third and all of the budget.
-        milliseconds: of processor time per evaluation, without the objective.
+        milliseconds: of processor time per evaluation, without the objective; NaN: not measured.
     """
 
     value: float
@@ -66,7 +66,7 @@ def write(folder: Path, preset: str, outcomes: Mapping[Job, Outcome], environmen
             "numbers": [job.number for job, _ in line],
             "values": [_finite(outcome.value) for _, outcome in line],
             "reached": [[_finite(value) for value in outcome.reached] for _, outcome in line],
-            "milliseconds": [outcome.milliseconds for _, outcome in line],
+            "milliseconds": [_finite(outcome.milliseconds) for _, outcome in line],
         }
         for (family, budget, problem, method), line in lines.items()
     ]  # fmt: skip
@@ -89,7 +89,7 @@ def read(path: Path) -> tuple[str, dict[Job, Outcome], list[Any]]:
             raise KeyError("layout")
         outcomes = {
             _job(run, number): Outcome(
-                _known(value), tuple(map(_known, reached)), milliseconds
+                _known(value), tuple(map(_known, reached)), math.nan if milliseconds is None else milliseconds
             )
             for run in document["runs"]
             for number, value, reached, milliseconds in zip(

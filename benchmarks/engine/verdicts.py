@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ def judge_cell(table: Table, family: str, budget: int, outcomes: Mapping[Job, Ou
             p_auto_better=standing.p_better, p_auto_worse=standing.p_worse, reached_tenth=shares[0],
             reached_third=shares[1], reached_all=shares[2],
             # the median: the first run of a process loads the packages
-            ms_per_evaluation=float(np.median([run.milliseconds for run in runs.values()])),
+            ms_per_evaluation=_median_time(runs.values()),
         )  # fmt: skip
     for problem in problems:
         for name, runs in by_method.items():
@@ -67,6 +68,12 @@ def judge_cell(table: Table, family: str, budget: int, outcomes: Mapping[Job, Ou
             if values:
                 table.add(f"{cell}: {problem}", name, median=float(np.median(values)))
     _claim_cell(table, cell, found, by_method, everywhere, instances)
+
+
+def _median_time(runs: Iterable[Outcome]) -> float | None:
+    """Of those that were timed."""
+    times = [run.milliseconds for run in runs if not math.isnan(run.milliseconds)]
+    return float(np.median(times)) if times else None
 
 
 def _targets(outcomes: Mapping[Job, Outcome], instances: Sequence[tuple[str, int]]) -> NDArray[np.float64]:
@@ -117,7 +124,7 @@ def _where_they_fit(table, cell, by_method, everywhere):  # type: ignore[no-unty
         table.add(
             f"{cell}: where it fits", name, auto_wins=standing.wins, p_auto_better=standing.p_better,
             p_auto_worse=standing.p_worse,
-            ms_per_evaluation=float(np.median([by_method[name][key].milliseconds for key in keys])),
+            ms_per_evaluation=_median_time([by_method[name][key] for key in keys]),
         )  # fmt: skip
         table.claim(
             f"{cell}: {OURS} is not inferior to {name} where that fits",

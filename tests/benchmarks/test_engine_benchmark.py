@@ -16,7 +16,7 @@ from benchmarks.__main__ import main
 from benchmarks.engine import coco, graphs, masks, plain
 from benchmarks.engine.families import FAMILIES
 from benchmarks.engine.instance import Instance, Meter, Spent
-from benchmarks.engine.runs import Job, Outcome
+from benchmarks.engine.runs import Job, Outcome, read
 from benchmarks.engine.standings import ecdf, holm, standings
 from benchmarks.engine.verdicts import judge
 from benchmarks.table import Table
@@ -186,6 +186,23 @@ def test_a_part_of_a_cell_is_not_judged():
     first = FAMILIES["a2"].test[0]
     assert cell_of({(first, "random"): [1.0] * 10}).rows() == []
     assert cell_of({(first, "random"): [1.0] * 10, (first, "auto"): [1.0] * 9}).rows() == []
+
+
+def test_more_instances_are_run_apart_without_times_and_judged_with_the_first_ones(tmp_path):
+    """Two runs of two instances each, the second one on two processors, are the run of all four."""
+    part = ["engine", "--preset", "smoke", "--family", "a2", "--method", "swap (1+1)", "--instances"]
+    assert main([*part, "2", "--out", str(tmp_path / "first")]) == 0
+    assert main([*part, "2", "--first", "2", "--jobs", "2", "--out", str(tmp_path / "more")]) == 0
+    assert main([*part, "4", "--out", str(tmp_path / "whole")]) == 0
+    together = ["--merge", str(tmp_path / "first"), str(tmp_path / "more"), "--out", str(tmp_path / "merged")]
+    assert main(["engine", *together]) == 0
+    first, merged, whole = (read(tmp_path / name)[1] for name in ("first", "merged", "whole"))
+    assert {job: run[:2] for job, run in merged.items()} == {job: run[:2] for job, run in whole.items()}
+    assert len(first) * 2 == len(whole) > 10
+    assert all(np.isfinite(run.milliseconds) == (job.number < 2) for job, run in merged.items())
+    rows = json.loads((tmp_path / "merged" / "engine.json").read_text())["rows"]
+    times = [row["metrics"].get("ms_per_evaluation") for row in rows if row["method"] == "auto"]
+    assert times[0]["mean"] > 0
 
 
 def test_problems_of_a_package_that_is_missing_are_left_out_and_said_so(tmp_path, capsys, monkeypatch):
