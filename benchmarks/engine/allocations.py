@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import logsumexp
 
 from benchmarks.engine.instance import Instance, Values
 from searchlib.space import Population
@@ -72,7 +73,7 @@ def _weakest(rng, alone):  # type: ignore[no-untyped-def]
 
     def truth(rows: Population) -> Values:
         lost = _own(alone, rows).reshape(len(rows), -1, 6).sum(axis=2)
-        return np.asarray(np.log(np.exp(scale * lost / alone.mean()).mean(axis=1)) / scale)
+        return np.asarray((logsumexp(scale * lost / alone.mean(), axis=1) - np.log(lost.shape[1])) / scale)
 
     return truth
 

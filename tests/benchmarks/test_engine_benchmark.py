@@ -51,6 +51,15 @@ def test_an_instance_is_a_function_of_its_number(family, problem):
     np.testing.assert_allclose(values, one_by_one, rtol=1e-9)
 
 
+def test_a_part_that_breaks_the_model_is_a_large_loss_and_not_an_infinite_one():
+    """Number 17 of the weakest part overflowed where a layer got two bits."""
+    instance = FAMILIES["b"].make("weakest part, 48 layers", 17)
+    few = np.zeros((1, 48), np.int64)
+    more = np.full((1, 48), 5)
+    assert np.isfinite(instance.truth(few)).all()
+    assert instance.truth(few)[0] > instance.truth(more)[0]
+
+
 def test_training_and_test_problems_are_apart():
     for known in FAMILIES.values():
         assert known.train
