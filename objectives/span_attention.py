@@ -30,6 +30,7 @@ __all__ = ["SpanAttention", "check_plan"]
 Backend = Literal["auto", "sdpa", "flex"]
 
 _CACHED_BLOCK_MASKS = 64
+_SMALLEST_COMPILED_HEAD = 16
 
 
 @final
@@ -46,7 +47,7 @@ class SpanAttention:
         length: tokens of the whole sequence, prompt and reply, from which spans are computed; None takes the number
             of tokens so far, without padding, sequence by sequence.
         backend: ``"sdpa"``, ``"flex"`` (flex_attention's block masks; compiled on CUDA), or ``"auto"``: flex on CUDA
-            for more than one query at a time without gradients, SDPA otherwise.
+            for more than one query at a time without gradients and heads of at least 16 numbers, SDPA otherwise.
 
     Raises:
         UnsupportedModel: a model that is not like this, or, on entering, one whose attention cannot be switched.
@@ -108,8 +109,15 @@ class SpanAttention:
         return sdpa_attention_forward(module, query, key, value, mask, **settings)
 
     def _flexes(self, query: Tensor) -> bool:
+        _, _, queries, width = query.shape
+        too_small = query.is_cuda and width < _SMALLEST_COMPILED_HEAD
         if self.backend == "auto":
-            return query.is_cuda and query.shape[2] > 1 and not torch.is_grad_enabled()
+            return query.is_cuda and queries > 1 and not too_small and not torch.is_grad_enabled()
+        if self.backend == "flex" and too_small:
+            raise UnsupportedModel(
+                f"flex_attention on CUDA takes heads of at least {_SMALLEST_COMPILED_HEAD} numbers, but those of this "
+                f"model have {width}; pass backend='sdpa'"
+            )
         return self.backend == "flex"
 
     def _block_mask(self, layer: int, query: Tensor, key: Tensor, given: Tensor | None) -> Any:

@@ -245,11 +245,31 @@ def test_blocks_counted_from_spans_are_those_of_the_mask_itself(length, sink):
     assert bool((counted.full_kv_num_blocks > 0).any()) == (length > 128)
 
 
+class OnCuda(torch.Tensor):
+    """Queries that say that they are on a GPU."""
+
+    is_cuda = True
+
+
+@torch.inference_mode()
+def test_heads_too_small_for_the_compiled_kernel_take_the_other_way():
+    """Compiling it for 8 numbers per head failed inside of torch, and the search with it."""
+    queries = {width: torch.zeros(1, 4, 5, width).as_subclass(OnCuda) for width in (8, 16, 64)}
+    chosen = SpanAttention(make(), plan())
+    assert [chosen._flexes(query) for query in queries.values()] == [False, True, True]
+    flex = SpanAttention(make(), plan(), backend="flex")
+    with pytest.raises(UnsupportedModel, match="at least 16 numbers, but those of this model have 8"):
+        flex._flexes(queries[8])
+    assert flex._flexes(queries[16])
+    assert not SpanAttention(make(), plan())._flexes(torch.zeros(1, 4, 5, 64))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_cuda_compiled_block_masks_compute_the_same(model):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_cuda_compiled_block_masks_compute_the_same(family):
     long = tokens(2, 256).cuda()
     chosen = plan()
-    model = model.cuda()
+    model = make(family, hidden_size=64, head_dim=16).cuda()
     with SpanAttention(model, chosen, backend="sdpa"):
         expected = logits(model, long)
     with SpanAttention(model, chosen):
