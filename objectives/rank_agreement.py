@@ -157,7 +157,7 @@ def _pair_counts(
     """Pairs in the same order as the truth, in the opposite order, and untied in the estimates; each ``(n,)``."""
     n, m = estimates.shape
     counts = np.zeros((3, n), np.int64)
-    no_ties = bool(higher[np.triu_indices(m, 1)].all())
+    no_ties = bool(higher.sum() == m * (m - 1) // 2)  # models are in the order of the truth: none below the diagonal
     small = np.int8 if m <= 127 else np.int64  # one model's pairs are counted in it
     edge = estimates.dtype.type(margin)
     for start in range(0, n, _BLOCK):

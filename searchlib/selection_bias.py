@@ -142,7 +142,7 @@ def standard_error(objective: Objective, table: ScoreTable, row: int, rng: np.ra
     if scores.shape[1] > _WIDE:
         return math.nan
     draws = rng.integers(len(scores), size=(_COSTLY_RESAMPLES, len(scores)))
-    values = np.array([_reduced(objective, scores[None, picks])[0] for picks in draws])
+    values = _resampled(objective, scores[None], draws)[:, 0]
     known = values[np.isfinite(values)]
     return float(known.std(ddof=1)) if len(known) > 1 else math.nan
 
@@ -172,14 +172,29 @@ def _aggregates(
 ) -> NDArray[np.float64]:
     """For any other values."""
     c, values = scores.shape[1], np.full(_COSTLY_RESAMPLES, np.nan)
-    for number in range(len(values)):
-        picks = rng.integers(c, size=c)
-        out = np.setdiff1d(np.arange(c), picks)
-        inside = sign * _reduced(objective, scores[:, picks])
-        if len(out) and not np.isnan(inside).all():
+    draws = rng.integers(c, size=(len(values), c))
+    for number, inside in enumerate(sign * _resampled(objective, scores, draws)):
+        out = np.bincount(draws[number], minlength=c) == 0
+        if out.any() and not np.isnan(inside).all():
             best = int(np.nanargmin(inside))
             values[number] = _reduced(objective, scores[best : best + 1, out])[0]
     return values
+
+
+def _resampled(
+    objective: Objective, scores: NDArray[np.float64], draws: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """First values ``(b, m)`` of all rows of a table on the cases of every draw ``(b, c)``, many draws at a time."""
+    m, values = len(scores), []
+    at_once = max(1, _NUMBERS_AT_ONCE // scores.size)
+    for start in range(0, len(draws), at_once):
+        some = draws[start : start + at_once]
+        block = scores[:, some].swapaxes(0, 1).reshape(len(some) * m, *scores.shape[1:])
+        found = _reduced(objective, block)
+        if np.isnan(found).all():  # one draw that cannot be reduced spoils the others
+            found = np.concatenate([_reduced(objective, scores[:, picks]) for picks in some])
+        values.append(found.reshape(len(some), m))
+    return np.concatenate(values)
 
 
 def _reduced(objective: Objective, scores: NDArray[np.float64]) -> NDArray[np.float64]:

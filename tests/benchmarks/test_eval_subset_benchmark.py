@@ -52,8 +52,9 @@ def test_the_paper_preset_has_all_sizes_metrics_and_at_least_five_random_splits(
 def test_a_short_run_prints_all_rows_and_writes_its_json(tmp_path, capsys, monkeypatch):
     if not SCORES.is_file():
         pytest.skip("the scores of FlashEval are not here (../shared/data/flasheval_diffusiondb.npz)")
-    short = dataclasses.replace(PRESETS["smoke"], evaluations=1500, fold_evaluations=300, draws=5)
+    short = dataclasses.replace(PRESETS["smoke"], evaluations=600, fold_evaluations=120, draws=3)
     monkeypatch.setattr(eval_subset, "PRESETS", {**PRESETS, "smoke": short})
+    monkeypatch.setattr(eval_subset, "CHECKED", 100)
     assert main(["eval_subset", "--preset", "smoke", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     written = json.loads((tmp_path / "eval_subset.json").read_text())
@@ -69,14 +70,15 @@ def test_a_short_run_prints_all_rows_and_writes_its_json(tmp_path, capsys, monke
     assert any("50 searched items rank held-out models like 500 random ones" in claim for claim in claims)
 
 
-def test_a_table_of_ones_own_is_searched(tmp_path):
+def test_a_table_of_ones_own_is_searched(tmp_path, monkeypatch):
+    monkeypatch.setattr(eval_subset, "CHECKED", 100)
     rng = np.random.default_rng(0)
-    scores = rng.normal(size=(24, 1)) * rng.normal(0.5, 1, size=80) + rng.normal(size=(24, 80))
-    lines = [",".join(["model", *(f"q{i}" for i in range(80))])]
+    scores = rng.normal(size=(24, 1)) * rng.normal(0.5, 1, size=30) + rng.normal(size=(24, 30))
+    lines = [",".join(["model", *(f"q{i}" for i in range(30))])]
     lines += [",".join([f"m{row}", *map(str, scores[row])]) for row in range(24)]
     (tmp_path / "scores.csv").write_text("\n".join(lines))
     assert main(["eval_subset", "--preset", "full", "--scores", str(tmp_path / "scores.csv"), "--size", "5",
-                 "--budget", "1000", "--seeds", "1", "--out", str(tmp_path)]) == 0  # fmt: skip
+                 "--budget", "200", "--seeds", "1", "--out", str(tmp_path)]) == 0  # fmt: skip
     rows = json.loads((tmp_path / "eval_subset.json").read_text())["rows"]
     assert {row["task"] for row in rows} == {"own, 5 items, halves"}
     ours = next(row for row in rows if row["method"] == "ours")

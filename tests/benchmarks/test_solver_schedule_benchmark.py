@@ -1,17 +1,24 @@
 """The benchmark of solver schedules, as short as it gets."""
 
+import dataclasses
 import json
 
 import pytest
 
 pytest.importorskip("diffusers")
 
+from benchmarks import solver_schedule
 from benchmarks.__main__ import main
+from benchmarks.small_diffusion import Recipe
 
 
 @pytest.mark.slow
 def test_the_smoke_preset_prints_all_rows_and_writes_its_json(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    recipe = Recipe(steps=40, window=(20, 40), interval=10, betas="linear")
+    few = {"noises": 24, "select": 24, "holdout": 48, "control": 48}
+    shorter = dataclasses.replace(solver_schedule.PRESETS["smoke"], recipe=recipe, **few)
+    monkeypatch.setattr(solver_schedule, "PRESETS", {**solver_schedule.PRESETS, "smoke": shorter})
     assert main(["solver_schedule", "--preset", "smoke", "--out", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "solver_schedule.json").read_text())
     methods = {row["method"] for row in written["rows"] if row["task"] == "4 NFE"}

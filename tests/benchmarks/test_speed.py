@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("pymoo")
 pytest.importorskip("nevergrad")
 
-from benchmarks import small_mixtral, speed, speed_apply, speed_candidates, speed_engine  # noqa: E402
+from benchmarks import small_mixtral, speed, speed_allocation, speed_apply, speed_candidates, speed_engine  # noqa: E402
 from benchmarks.speed_apply import PHASES, ApplySize, candidates, mixtral  # noqa: E402
 from benchmarks.speed_classes import SPACES  # noqa: E402
 from benchmarks.speed_released import ReleasedScoring, ReleasedWeights  # noqa: E402
@@ -256,11 +256,13 @@ def test_peak_memory_does_the_work_where_the_system_hides_it(monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_the_smoke_preset_runs_with_sanity_claims_only(tmp_path, trained, monkeypatch):
     quick = dataclasses.replace(
-        speed.PRESETS["smoke"], apply=TINY, engine=speed_engine.EngineSize(300, 200), repetitions=1,
+        speed.PRESETS["smoke"], apply=TINY, engine=speed_engine.EngineSize(200, 100), repetitions=1,
+        allocation=speed_allocation.AllocationSize(16, 2, limit=0.2),
         candidates=speed_candidates.CandidatesSize(small_mixtral.SMOKE_STEPS, "extremes", 16, 20, 2),
     )  # fmt: skip
     monkeypatch.setattr(speed, "PRESETS", {**speed.PRESETS, "smoke": quick, "small": quick})
-    assert command_line.main(["speed", "--preset", "smoke", "--out", str(tmp_path)]) == command_line.OK
+    scoring = ["speed", "--preset", "smoke", "--part", "candidates", "--out", str(tmp_path)]
+    assert command_line.main(scoring) == command_line.OK
     written = json.loads((tmp_path / "speed.json").read_text())
     assert [claim["claim"].split()[:2] for claim in written["claims"]] == [["both", "ways"], ["both", "ways,"]]
     assert command_line.main(["speed", "--preset", "small", "--seeds", "1", "--out", str(tmp_path)]) in (0, 3)
