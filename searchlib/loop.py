@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,24 +18,27 @@ from searchlib import algorithms
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
 from searchlib.arguments import whole_number
 from searchlib.asked import Asked
+from searchlib.batch_journal import BatchJournal, replayed
 from searchlib.budget import Budget
 from searchlib.case_overlap import overlaps
 from searchlib.case_source import CaseSource
 from searchlib.cases import Cases, Split
 from searchlib.description import FIXED, describe, identity
 from searchlib.duplicates import Known, told
-from searchlib.errors import EvaluationFailed, InvalidSettings, StudyMismatch
+from searchlib.errors import InvalidSettings
 from searchlib.evaluation import Evaluator
 from searchlib.evaluation_cache import EvaluationCache, ObjectiveCache
+from searchlib.failure_count import FailureCount
 from searchlib.front import Choice, checked_choice
 from searchlib.history import History, Told, kept_rows
 from searchlib.memo import Memo
-from searchlib.objective import Direction, FunctionObjective, Objective
+from searchlib.objective import Direction, Objective
 from searchlib.raced_rows import CaseRacing, RacedRows
 from searchlib.result import Outcome, Record, Result
 from searchlib.scoretable import ScoreTable, signs
 from searchlib.scoring import Scorer
-from searchlib.seeded_population import as_seeded, bits_of
+from searchlib.search_arguments import as_objective, encoded_seeds, how_long, told_apart
+from searchlib.seeded_population import as_seeded
 from searchlib.sourced_rows import SourcedRows
 from searchlib.space import Candidates, Population, Space, distinct
 from searchlib.spending import Spending
@@ -71,7 +72,9 @@ class Search:
         workers: worker processes; 1 evaluates in this process. The history does not depend on it.
         threads: BLAS and OpenMP threads per chunk; the history may depend on it, so it is never chosen by workers.
         timeout: seconds per candidate, kept by killing its worker (``workers >= 2``).
-        batch_size: the most candidates asked for at once; by default what the objective says (64).
+        batch_size: the most candidates asked for at once; by default what the objective says (64), or fewer where the
+            algorithm learns more from smaller batches (:class:`~searchlib.Auto`): give it where many workers are to
+            be kept busy.
         seeds: candidates to try first, as typed values, before the objective's own seeds.
         shortlist: how many recommended candidates compete on the SELECT cases: 8, with several objectives 64.
         choose: with several objectives, which candidate of the front is ``result.best``: ``"knee"`` (the default; see
@@ -119,17 +122,18 @@ class Search:
         cache: str | Path | EvaluationCache | None = None,
         cases: CaseSource | None = None,
     ) -> None:
-        self.objective = _as_objective(objective, space, direction, batched)
+        self.objective = as_objective(objective, space, direction, batched)
         self.budget = Budget.of(budget)
         self.seed = whole_number("seed", seed, 0)
         self._batch_size = whole_number(
             "batch_size", self.objective.batch_size if batch_size is None else batch_size, 1
         )
+        self._batch_given = batch_size is not None
         self._signs = signs(self.objective)
         several = len(self._signs) > 1
         self._shortlist = whole_number("shortlist", (64 if several else 8) if shortlist is None else shortlist, 1)
         self._choose = checked_choice(choose, len(self._signs))
-        self._max_failures = whole_number("max_failures", max_failures, 1)
+        self._failing = FailureCount(whole_number("max_failures", max_failures, 1), forgiving=objective is None)
         whole_number(f"{type(self.objective).__name__}.chunk_rows", self.objective.chunk_rows, 1)
         if self.objective.chunk_cases is not None:
             whole_number(f"{type(self.objective).__name__}.chunk_cases", self.objective.chunk_cases, 1)
@@ -146,7 +150,7 @@ class Search:
             algorithm = self.objective.algorithm(self.budget.evaluations)
         usual = algorithms.Auto if cases is None else algorithms.EvolutionStrategy
         self.algorithm: Algorithm = usual() if algorithm is None else algorithm
-        self._given = _encoded(self.objective.space, seeds)
+        self._given = encoded_seeds(self.objective.space, seeds)
         self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout)
         self._study: Study | None = None
         self._cache: EvaluationCache | None = None
@@ -161,6 +165,7 @@ class Search:
             self._cache, own = self._shared(cache, racing, threads)
         if study is not None:
             self._study = self._on_file(study, threads, racing, cases)
+        self._journal = None if self._study is None else BatchJournal(self._study, self.objective, self._signs)
         self._memo = Memo() if self._study is None else self._study.memo()
         self._stored = iter(()) if self._study is None else self._study.batches()
         self.history = History(self.objective.space, len(self._signs))
@@ -182,7 +187,6 @@ class Search:
         self._run: Run | None = None
         self._known = Known(self.objective.space)
         self._spent = Spending(self.budget, float(self._signs[0]), self._batch_size, self.objective.space.size)
-        self._failures_in_row, self._first_error = 0, ""
         self._halfway = False  # whether a batch was asked for and never told
         self._observations: NDArray[np.float64] | None = None  # of the batch that is about to be told
         self._asked, self._began = Asked(len(self._signs)), time.monotonic()
@@ -218,7 +222,7 @@ class Search:
                    "racing": None if racing is None else repr(racing),
                    "case_source": None if cases is None else repr(cases),
                    "task_space": None if cases is None else repr(self.objective.task_space),
-                   **self._at_the_end(), "given_seeds": _told_apart(self._given)}  # fmt: skip
+                   **self._at_the_end(), "given_seeds": told_apart(self._given)}  # fmt: skip
         settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
         study = Study.create_or_resume(path, settings, FIXED)
         if not isinstance(settings["given_seeds"], list):
@@ -273,7 +277,7 @@ class Search:
         self.outcome = self._spent.outcome(len(self._known))
         if self.outcome is not Outcome.RUNNING:
             return _nothing(self.objective.space)
-        batch = run.ask(min(n or self._batch_size, self._spent.allowance()))
+        batch = run.ask(min(n or self._usual_batch(run), self._spent.allowance()))
         if not len(batch):
             self.outcome = Outcome.EXHAUSTED
         self._asked.add(batch)
@@ -336,7 +340,8 @@ class Search:
         """What :meth:`estimate` says, as seconds and as a sentence."""
         with self:
             run = self.algorithm.start(self._problem(), np.random.default_rng(self.seed))
-            most = min(self._batch_size, self.objective.chunk_rows, self.budget.evaluations or self._batch_size)
+            usual = self._usual_batch(run)
+            most = min(usual, self.objective.chunk_rows, self.budget.evaluations or usual)
             rows = run.ask(most).population
             cases, some = self._cases[Split.SEARCH], None
             if self._sourced is not None:
@@ -347,16 +352,7 @@ class Search:
                 pass
             seconds = time.perf_counter() - start
             evaluations, whole = self._spent.whole(len(rows), len(rows) * len(cases), self._cost(rows), seconds)
-        each = _seconds(seconds / max(1, len(rows)))
-        if math.isinf(whole):
-            return whole, (
-                f"a candidate takes about {each}, but {self.budget} does not say how many it takes; give evaluations=… "
-                f"or seconds=… beside it to know the most that the search will take"
-            )
-        return whole, (
-            f"the whole search will take about {_seconds(whole)} of evaluation, "
-            f"enough for about {evaluations:.0f} candidates at {each} each"
-        )
+        return whole, how_long(self.budget, seconds / max(1, len(rows)), evaluations, whole)
 
     def _at_the_end(self) -> dict[str, Any]:
         """Settings that decide nothing but the winner, for the study; a function is not written down."""
@@ -381,8 +377,14 @@ class Search:
         changing = self._sourced is not None
         noisy = self.objective.noisy or changing
         return Problem(
-            space, len(self._signs), seeds, planned, self._batch_size, noisy, changing=changing, slope=slope
-        )
+            space, len(self._signs), seeds, planned, self._batch_size, noisy, changing=changing, slope=slope,
+            batch_given=self._batch_given,
+        )  # fmt: skip
+
+    def _usual_batch(self, run: Run) -> int:
+        """How many candidates to ask for where nobody says."""
+        size = self._batch_size
+        return size if self._batch_given or run.at_once is None else min(size, run.at_once)
 
     def _slope(self, scores: NDArray[np.floating[Any]]) -> tuple[float, NDArray[np.floating[Any]]]:
         """The objective's slope, minimized."""
@@ -397,8 +399,8 @@ class Search:
         if batch is None:
             return None
         news, number = self._evaluate(batch, stored)
-        if self._study is not None:
-            self._journal(news, number, stored, time.perf_counter() - start)
+        if self._journal is not None:
+            self._journal.write(news, number, stored, self._asked_n, time.perf_counter() - start)
         self._learn(news)
         self._halfway = False
         elapsed = time.perf_counter() - start
@@ -422,11 +424,11 @@ class Search:
             self.outcome = self._spent.outcome(len(self._known))
             if self.outcome is not Outcome.RUNNING:
                 return None
-        n = self._spent.allowance() if stored is None else stored.asked
+        n = min(self._usual_batch(self._run), self._spent.allowance()) if stored is None else stored.asked
         self._halfway = True
         batch = self._run.ask(n)
         if stored is not None and not stored.digest:
-            return _replayed(stored, batch)
+            return replayed(stored, batch)
         if not len(batch) and stored is None:
             self.outcome, self._halfway = Outcome.NOTHING_NEW, False
             return None
@@ -492,37 +494,6 @@ class Search:
         parts = (rows[start : start + step] for start in range(0, len(rows), step))  # made a chunk at a time
         return sum(self.objective.cost(Candidates(self.objective.space, part), cases) for part in parts)
 
-    def _journal(self, told: Told, number: int, stored: StoredBatch | None, seconds: float) -> None:
-        assert self._study is not None
-        if self.objective.recomputable:
-            self._journal_digest(told, stored, seconds)
-            return
-        before = None if stored is None else self._study.told(stored)
-        if before is None:
-            self._study.write_told(number, told, seconds)
-        elif not np.allclose(before.values, told.values, rtol=1e-9, atol=0.0, equal_nan=True):
-            raise StudyMismatch(
-                f"the scores on file for batch {number} now reduce to other values than they did; "
-                f"{type(self.objective).__name__}.aggregate has changed since the study was written"
-            )
-
-    def _journal_digest(self, told: Told, stored: StoredBatch | None, seconds: float) -> None:
-        assert self._study is not None
-        if stored is None:
-            kept = told.take(kept_rows(told, self._signs))
-            omitted = len(told.ids) - len(kept.ids)
-            number = self._study.write_batch(
-                ASKED, self._asked_n, kept.ids, kept.population, kept.fresh, omitted, told.digest
-            )
-            self._study.write_told(number, kept, seconds)
-        elif stored.digest != told.digest:
-            raise StudyMismatch(
-                f"batch {stored.number} was evaluated again and differs from what is on file (another machine, or "
-                f"other versions?); this study holds digests only, so begin another one"
-            )
-        elif self._study.told(stored) is None:
-            self._study.write_told(stored.number, told.take(kept_rows(told, self._signs)), seconds)
-
     def _learn(self, told: Told) -> None:
         """Tell the algorithm, in its own (minimized) numbers."""
         assert self._run is not None
@@ -545,23 +516,7 @@ class Search:
             )
         )  # fmt: skip
         self._observations = None
-        self._count_failures(told)
-
-    def _count_failures(self, told: Told) -> None:
-        if not (told.status == Status.FAILED).any():
-            self._failures_in_row = 0
-            return
-        for status, error, fresh in zip(told.status, told.errors, told.fresh, strict=True):
-            if not fresh:
-                continue
-            self._failures_in_row = self._failures_in_row + 1 if status == Status.FAILED else 0
-            self._first_error = self._first_error or error
-            if self._failures_in_row >= self._max_failures and not self._external:
-                raise EvaluationFailed(
-                    f"{self._failures_in_row} candidates in a row failed (max_failures={self._max_failures}); "
-                    f"a study keeps failures, so mend the cause and begin another one. "
-                    f"The first error was:\n{self._first_error}"
-                )
+        self._failing.count(told)
 
 
 def search(
@@ -614,62 +569,6 @@ def search(
             return run.result()
     finally:
         run.close()
-
-
-def _as_objective(
-    objective: Objective | Callable[[Any], Any] | None,
-    space: Space | None,
-    direction: Direction | tuple[Direction, ...] | None,
-    batched: bool,
-) -> Objective:
-    if isinstance(objective, Objective):
-        if space is not None or direction is not None or batched:
-            raise InvalidSettings(
-                f"space=, direction= and batched= describe a plain function; {type(objective).__name__} has its own"
-            )
-        return objective
-    if space is None:
-        raise InvalidSettings("a plain function (or a search by ask and tell) needs space=…, for example Binary(10)")
-    if not isinstance(space, Space):
-        raise InvalidSettings(f"space must be a searchlib Space, but is {space!r}")
-    function = _evaluated_outside if objective is None else objective
-    return FunctionObjective(function, space, direction or "minimize", batched=batched)
-
-
-def _told_apart(rows: Population) -> Any:
-    """Given seeds as a setting: the numbers, or of very many only what tells them apart."""
-    if rows.size <= 10_000:
-        return rows.tolist()
-    return {"rows": len(rows), "digest": hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()}
-
-
-def _replayed(stored: StoredBatch, batch: Batch) -> Batch:
-    """What is on file of a batch that was asked for again."""
-    # The weights of a seeded population cannot be had from the file.
-    recorded = stored.population if as_seeded(batch.population) is None else batch.population
-    if bits_of(stored.population) != bits_of(batch.population):
-        differs = (
-            f"the algorithm proposes other candidates than on file in batch {stored.number} (another machine or other "
-            f"versions?)"
-        )
-        if recorded is not stored.population:
-            raise StudyMismatch(f"{differs}, and the file holds only the seeds of these; begin another study")
-        warnings.warn(f"{differs}; going on with the recorded ones", stacklevel=5)
-    return Batch(stored.ids, recorded)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
-
-
-def _evaluated_outside(value: Any) -> float:
-    raise InvalidSettings(f"{value!r} is evaluated outside: report it with tell")
-
-
-def _encoded(space: Space, seeds: Any) -> Population:
-    if seeds is None or not len(seeds):
-        return np.empty((0, space.dimension), space.dtype)
-    return space.encode(list(seeds))
 
 
 def _nothing(space: Space) -> Batch:

@@ -38,6 +38,8 @@ class Problem:
         seeds: feasible candidates to try first, shape ``(m, d)``, canonical and distinct.
         evaluations: budget in evaluations, or None where another limit stops the search.
         batch_size: the most candidates that the search asks for at once.
+        batch_given: whether the user has said how many; where not, the search asks for no more than
+            :attr:`Run.at_once`.
         noisy: whether a second look at a candidate may give another value.
         changing: whether every generation meets other cases, so that values of different generations say little about
             each other; such problems are noisy.
@@ -53,6 +55,7 @@ class Problem:
     noisy: bool = False
     changing: bool = False
     slope: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]] | None = None
+    batch_given: bool = True
 
     def __post_init__(self) -> None:
         if self.objectives < 1:
@@ -131,6 +134,9 @@ def in_order(told: Sequence[Evidence]) -> list[tuple[Evidence, int]]:
 
 class Run(ABC):
     """One run of an algorithm: the state behind ask and tell."""
+
+    #: For how many candidates it should be asked where nobody has said; None: for any number.
+    at_once: int | None = None
 
     @abstractmethod
     def ask(self, n: int) -> Batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -42,6 +42,8 @@ _AVERAGED = 600
 _WIDE = 512
 #: Reals of the relaxation above which no covariance can be learned from so few evaluations.
 _TALL = 200
+#: Algorithms that take turns learn from every answer: they should be asked so often at least.
+_ROUNDS = 25
 #: Evaluations assumed where another limit stops the search.
 _UNKNOWN = 300
 
@@ -60,7 +62,8 @@ class Auto(Algorithm):
 
     The default of a search whose objective recommends nothing. Its rules come from the training problems of
     ``python -m benchmarks engine`` (docs/engine.md); ``result.notes`` says which was taken: ``chosen``, the algorithm,
-    and ``because``, the rule.
+    and ``because``, the rule. Where the search has no ``batch_size=…``, algorithms that take turns are asked for a
+    twenty-fifth of the evaluations at once.
 
     =============================================== =============================================================
     problem                                         algorithm
@@ -95,6 +98,8 @@ class Auto(Algorithm):
     def choose(self, problem: Problem) -> Chosen:
         """What would search this problem, and why."""
         space, evaluations = problem.space, problem.evaluations or _UNKNOWN
+        if not problem.batch_given:
+            problem = replace(problem, batch_size=min(problem.batch_size, _at_once(evaluations)))
         if problem.objectives > 1:
             return _for_several(problem.objectives)
         if isinstance(space, AllocationSpace) and len(space.budgets_array):
@@ -115,15 +120,17 @@ class Auto(Algorithm):
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run of the chosen algorithm; works on every space."""
         chosen = self.choose(problem)
-        return _AutoRun(chosen, chosen.algorithm.start(problem, rng))
+        taking_turns = isinstance(chosen.algorithm, Portfolio)
+        at_once = _at_once(problem.evaluations or _UNKNOWN) if taking_turns else None
+        return _AutoRun(chosen, chosen.algorithm.start(problem, rng), at_once)
 
 
 @final
 class _AutoRun(Run):
     """The chosen run, which also says that it was chosen."""
 
-    def __init__(self, chosen: Chosen, run: Run) -> None:
-        self._chosen, self._run = chosen, run
+    def __init__(self, chosen: Chosen, run: Run, at_once: int | None) -> None:
+        self._chosen, self._run, self.at_once = chosen, run, at_once if at_once is not None else run.at_once
 
     def ask(self, n: int) -> Batch:
         return self._run.ask(n)
@@ -136,6 +143,10 @@ class _AutoRun(Run):
 
     def notes(self) -> Mapping[str, Any]:
         return {"chosen": repr(self._chosen.algorithm), "because": self._chosen.because, **self._run.notes()}
+
+
+def _at_once(evaluations: int) -> int:
+    return max(1, evaluations // _ROUNDS)
 
 
 def _for_several(objectives: int) -> Chosen:

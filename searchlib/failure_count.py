@@ -1,0 +1,46 @@
+"""When a search gives up: too many candidates in a row that cannot be evaluated."""
+
+from __future__ import annotations
+
+from typing import final
+
+from searchlib.algorithms.algorithm import Status
+from searchlib.errors import EvaluationFailed
+from searchlib.history import Told
+
+__all__ = ["FailureCount"]
+
+
+@final
+class FailureCount:
+    """Counts failures in a row.
+
+    Arguments:
+        most: failures in a row from which on a search has no hope.
+        forgiving: whether it goes on all the same, because somebody else evaluates.
+    """
+
+    def __init__(self, most: int, *, forgiving: bool = False) -> None:
+        self._most, self._forgiving = most, forgiving
+        self._in_a_row, self._first_error = 0, ""
+
+    def count(self, told: Told) -> None:
+        """Count a batch; candidates that were known already say nothing new.
+
+        Raises:
+            EvaluationFailed: too many in a row; the message ends with the first traceback.
+        """
+        if not (told.status == Status.FAILED).any():
+            self._in_a_row = 0
+            return
+        for status, error, fresh in zip(told.status, told.errors, told.fresh, strict=True):
+            if not fresh:
+                continue
+            self._in_a_row = self._in_a_row + 1 if status == Status.FAILED else 0
+            self._first_error = self._first_error or error
+            if self._in_a_row >= self._most and not self._forgiving:
+                raise EvaluationFailed(
+                    f"{self._in_a_row} candidates in a row failed (max_failures={self._most}); "
+                    f"a study keeps failures, so mend the cause and begin another one. "
+                    f"The first error was:\n{self._first_error}"
+                )
