@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types bench speed docs-check clean
+.PHONY: help install demo test test-fast soak lint types bench speed docs-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ test: $(INSTALLED) ## Run all tests (at most 8 minutes on 2 cores)
 
 test-fast: $(INSTALLED) ## Run the tests that take seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+soak: $(INSTALLED) ## Kill drivers, tear journals and sample spaces by the million (20 minutes)
+	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest tests/soak tests/spaces/test_exact_by_construction.py
 
 lint: $(INSTALLED) ## Check style and formatting rules
 	$(BIN)/ruff check searchlib tests spaces objectives benchmarks

@@ -27,6 +27,7 @@ LAYERS = [
     "scoring",
     "evaluation_cache",
     "study",
+    "sealed_file",
     "result",
     "duplicates",
     "selection_bias",

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from searchlib import Study, search
+from searchlib import LocalSearch, Study, search
 from searchlib.errors import StudyDamaged, StudyError
+from searchlib.sealed_file import sealed
 from searchlib.spaces import Real, Subset
 
 KILLED = """
@@ -122,13 +123,51 @@ def test_opening_a_study_imports_nothing_it_names(tmp_path):
     path = tmp_path / "s.db"
     search(lambda x: x, space=Real(0, 1), budget=3, study=path)
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE setting SET value = ? WHERE name = 'space'", (json.dumps({"space": "antigravity"}),))
+        row = ("space", json.dumps({"space": "antigravity"}))
+        connection.execute("UPDATE setting SET value = ?, seal = ? WHERE name = ?", (row[1], sealed(row), row[0]))
     connection.close()
     from searchlib.errors import InvalidSettings
 
     with Study.open(path) as study, pytest.raises(InvalidSettings, match="antigravity"):
         study.history()
     assert "antigravity" not in sys.modules
+
+
+def test_a_score_that_changed_on_the_disk_is_noticed_before_anybody_is_told_of_it(tmp_path):
+    """SQLite reads half of an old page and half of a new one without a word."""
+    path, space = tmp_path / "s.db", Subset(9, k=3)
+    search(sum, LocalSearch(), space=space, budget=30, study=path, batch_size=5)
+    with sqlite3.connect(path) as connection:
+        last = connection.execute("SELECT MAX(batch) FROM told").fetchone()[0]
+        connection.execute("DELETE FROM told WHERE batch = ?", (last,))
+        (scores,) = connection.execute("SELECT scores FROM chunk WHERE batch = ?", (last,)).fetchone()
+        connection.execute("UPDATE chunk SET scores = ? WHERE batch = ?", (scores[:-1] + b"!", last))
+    connection.close()
+    with pytest.raises(StudyDamaged, match=r"s\.db' is damaged"):
+        search(sum, LocalSearch(), space=space, budget=30, study=path, batch_size=5)
+
+
+def test_a_batch_that_is_missing_is_noticed(tmp_path):
+    path = tmp_path / "s.db"
+    search(sum, LocalSearch(), space=Subset(9, k=3), budget=30, study=path, batch_size=5)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM batch WHERE number = 2")
+    connection.close()
+    with Study.open(path) as study, pytest.raises(StudyDamaged, match="a batch is missing"):
+        study.history()
+
+
+def test_a_study_that_has_had_no_time_to_begin_says_so(tmp_path):
+    """A driver that died between the tables and their first rows left a KeyError to whoever looked."""
+    path = tmp_path / "s.db"
+    search(sum, space=Subset(9, k=3), budget=5, study=path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM setting")
+    connection.close()
+    (tmp_path / "nothing.db").touch()
+    for empty in (path, tmp_path / "nothing.db"):
+        with pytest.raises(StudyDamaged, match="is empty: its search has had no time to begin"):
+            Study.open(empty)
 
 
 def test_reading_a_study_does_not_disturb_its_writer(tmp_path):

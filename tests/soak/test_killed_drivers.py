@@ -1,0 +1,220 @@
+"""A driver that dies at any moment loses nothing: the history is that of a search that was never disturbed.
+
+Twelve deaths of each kind in every run of the tests, hundreds with ``make soak`` (``SEARCHLIB_SLOW=1``).
+"""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import time
+
+import numpy as np
+import pytest
+
+from searchlib import Cases, LocalSearch, Objective, Split, Study, search
+from searchlib.errors import SearchlibError, StudyDamaged
+from searchlib.spaces import Subset
+
+MANY = os.environ.get("SEARCHLIB_SLOW") == "1"
+DEATHS = 220 if MANY else 12
+BUDGET = 60
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+class Logged(Objective):
+    """Writes down every cell that it evaluates, before anybody else could know its score."""
+
+    space, direction, chunk_rows, chunk_cases = Subset(24, k=6), "minimize", 3, 2
+
+    def __init__(self, log, seconds=0.0):
+        self.log, self.seconds = log, seconds
+
+    def cases(self, split):
+        return Cases(tuple(f"{split.value} {i}" for i in range(4 if split is Split.SEARCH else 2)))
+
+    def evaluate(self, candidates, cases):
+        file = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        lines = [f"{row.tobytes().hex()} {case}\n" for row in candidates.array for case in cases.ids]
+        os.write(file, "".join(lines).encode())
+        os.close(file)
+        time.sleep(self.seconds)
+        shifts = np.array([hash_of(case) for case in cases.ids])
+        return np.sin(candidates.array @ np.arange(1, 7)[:, None] * 1.7 + shifts)
+
+
+def hash_of(case):
+    return sum(map(ord, case)) % 7 * 0.3
+
+
+def run(study, log, seconds=0.0):
+    return search(Logged(log, seconds), LocalSearch(), budget=BUDGET, seed=4, study=study, batch_size=7)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    result = run(folder / "s.db", folder / "log")
+    cells = (folder / "log").read_text().splitlines()
+    assert len(cells) == len(set(cells)) >= 4 * BUDGET
+    return result, cells
+
+
+def dies(child):
+    """Run ``child`` in a process of its own; whether it was killed."""
+    process = os.fork()
+    if not process:
+        code = 1
+        try:
+            child()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(process, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert os.WEXITSTATUS(status) == 0, "the driver failed by itself"
+    return False
+
+
+def finished_cells(study):
+    """SEARCH cells whose scores are on file, in the words of the log."""
+    if not study.exists():
+        return set()
+    cases, cells = Logged("").cases(Split.SEARCH).ids, set()
+    with contextlib.suppress(StudyDamaged), Study.open(study) as opened:  # it died before there was anything in it
+        for batch in opened.batches():
+            fresh = batch.population[batch.fresh]
+            for scores in opened.chunks(batch.number):
+                chunk = scores.chunk
+                for row in fresh[chunk.row : chunk.row_end]:
+                    cells |= {f"{row.tobytes().hex()} {case}" for case in cases[chunk.case : chunk.case_end]}
+    return cells
+
+
+def disturbed(tmp_path, undisturbed, kill_at):
+    """Search a study to its end through deaths that ``kill_at(study, log)`` brings about; how many there were."""
+    study, log, deaths = tmp_path / "s.db", tmp_path / "log", 0
+    log.touch()
+    while True:
+        known = finished_cells(study)
+        seen = len(log.read_text().splitlines())
+        killed = kill_at(study, log)
+        again = known & set(log.read_text().splitlines()[seen:])
+        assert not again, f"evaluated again although on file: {sorted(again)[:3]}"
+        deaths += killed
+        if not killed:
+            break
+    result, cells = undisturbed
+    with Study.open(study) as opened:
+        history, found = opened.history(), opened.result()
+    assert history.digest == result.history.digest
+    assert (found.row == result.row).all()
+    assert found.holdout.to_json() == result.holdout.to_json()
+    assert set(log.read_text().splitlines()) == set(cells), "a cell was lost"
+    return deaths
+
+
+def test_death_at_random_moments_changes_nothing(tmp_path, undisturbed):
+    rng, deaths, number = np.random.default_rng(0), 0, 0
+    while deaths < DEATHS:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+
+        def kill_at(study, log):
+            def child():
+                signal.setitimer(signal.ITIMER_REAL, float(rng_delay))
+                signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+                run(study, log, seconds=2e-4)
+
+            rng_delay = rng.uniform(0.005, 0.12)
+            return dies(child)
+
+        deaths += disturbed(folder, undisturbed, kill_at)
+        number += 1
+
+
+def test_death_inside_every_write_of_the_journal_changes_nothing(tmp_path, undisturbed):
+    """The driver is killed as SQLite begins its n-th statement: before, within and after transactions."""
+    rng, deaths, number = np.random.default_rng(1), 0, 0
+    while deaths < DEATHS:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+
+        def kill_at(study, log):
+            left = [int(rng.integers(1, 120))]
+
+            def count(_):
+                left[0] -= 1
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            def child():
+                connect = sqlite3.connect
+
+                def traced(*arguments, **settings):
+                    connection = connect(*arguments, **settings)
+                    connection.set_trace_callback(count)
+                    return connection
+
+                sqlite3.connect = traced
+                run(study, log)
+
+            return dies(child)
+
+        deaths += disturbed(folder, undisturbed, kill_at)
+        number += 1
+
+
+def torn(data, rng):
+    """A file as a power cut may leave it: shorter, or with its last pages half written."""
+    if rng.random() < 0.5:
+        return data[: int(rng.integers(0, len(data)))]
+    end = max(1, len(data) - 4096 * int(rng.integers(0, 3)))
+    start = max(0, end - int(rng.integers(1, 4096)))
+    junk = rng.bytes(end - start) if rng.random() < 0.5 else bytes(end - start)
+    return data[:start] + junk + data[end:]
+
+
+def test_a_torn_journal_is_resumed_or_refused_and_never_another_history(tmp_path, undisturbed):
+    rng = np.random.default_rng(2)
+    result, _ = undisturbed
+    resumed = refused = 0
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    alarm = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    while resumed + refused < DEATHS:
+        if (resumed + refused) % 4 == 0:  # another state of the file and of its write-ahead log
+            for file in kept.iterdir():
+                file.unlink()
+
+            delay = rng.uniform(0.03, 0.25)
+
+            def child(delay=delay):
+                signal.signal(signal.SIGALRM, alarm)
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                run(kept / "s.db", tmp_path / "log", seconds=2e-4)
+
+            dies(child)
+        folder = tmp_path / "torn"
+        folder.mkdir()
+        files = sorted(file for file in kept.iterdir() if file.name in ("s.db", "s.db-wal"))
+        if not files:
+            folder.rmdir()
+            continue
+        victim = files[int(rng.integers(len(files)))]
+        for file in files:
+            data = file.read_bytes()
+            (folder / file.name).write_bytes(torn(data, rng) if file == victim and data else data)
+        try:
+            assert run(folder / "s.db", tmp_path / "log").history.digest == result.history.digest
+            resumed += 1
+        except SearchlibError:
+            refused += 1
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    assert resumed
+    assert refused or not MANY
