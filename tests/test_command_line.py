@@ -179,14 +179,15 @@ def test_a_wrong_objective_shows_no_traceback(study, tmp_path):
 
 
 def test_settings_on_file_are_data_not_code(study, tmp_path, capsys):
-    import sqlite3
+    from searchlib.sealed_file import SealedFile
 
     script = tmp_path / "objective.py"
     script.write_text(OBJECTIVE)
-    with sqlite3.connect(study) as connection:
-        connection.execute("UPDATE setting SET value = ? WHERE name = 'algorithm'",
-                           (json.dumps(f"__import__('pathlib').Path('{tmp_path / 'pwned'}').touch()"),))  # fmt: skip
-    connection.close()
+    hostile = json.dumps(f"__import__('pathlib').Path('{tmp_path / 'pwned'}').touch()")
+    file = SealedFile.writing(study)
+    with file.transaction():
+        file.insert("setting", "algorithm", hostile, replace=True)
+    file.close()
     assert main(["resume", str(study), "--objective", f"{script}:make"]) == 1
     assert "cannot be rebuilt" in capsys.readouterr().err
     assert not (tmp_path / "pwned").exists()

@@ -433,13 +433,12 @@ def test_a_second_writer_is_refused(tmp_path):
 def test_other_proposals_than_on_file_warn_and_the_recorded_ones_are_used(tmp_path):
     path = tmp_path / "s.db"
     reference = search(Noisy(), budget=20, batch_size=5, study=path).history.population.copy()
-    import sqlite3
+    from searchlib.sealed_file import SealedFile
 
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE array SET data = zeroblob(length(data)), shape = '[1, 10]', dtype = '|b1' "
-                           "WHERE name = 'seeds'")  # fmt: skip
-        connection.execute("INSERT OR REPLACE INTO array VALUES ('seeds', '|b1', '[1, 10]', zeroblob(10))")
-    connection.close()
+    file = SealedFile.writing(path)
+    with file.transaction():
+        file.insert("array", "seeds", "|b1", "[1, 10]", bytes(10), replace=True)
+    file.close()
     with pytest.warns(UserWarning, match="other candidates than on file"):
         result = search(Noisy(), budget=20, batch_size=5, study=path)
     assert np.array_equal(result.history.population, reference)

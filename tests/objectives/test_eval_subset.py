@@ -113,10 +113,13 @@ def test_a_digest_that_does_not_come_out_again_is_refused(tmp_path):
     settings = {"algorithm": ShrinkingPool(samples=200), "budget": 600, "study": path}
     objective = EvalSubset(synthetic(), 7, criterion="kendall")
     search(objective, **settings)
-    import sqlite3
+    from searchlib.sealed_file import SealedFile
 
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE digest SET value = 'other' WHERE batch = 0")
+    file = SealedFile.writing(path)
+    with file.transaction():
+        ((omitted,),) = file.execute("SELECT omitted FROM digest WHERE batch = 0").fetchall()
+        file.insert("digest", 0, omitted, "other", replace=True)
+    file.close()
     with pytest.raises(StudyMismatch, match="evaluated again and differs"):
         search(EvalSubset(synthetic(), 7, criterion="kendall"), **settings)
 
