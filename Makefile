@@ -50,6 +50,9 @@ bench: $(INSTALLED) ## Run the paper presets of all benchmarks (hours); results 
 	$(BIN)/python -m benchmarks sparse_attention --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks pursuit --preset paper --jobs 2 --store out/pursuit --out benchmarks/results
 	$(BIN)/python -m benchmarks uav_pursuit --preset paper --store out/uav --out benchmarks/results
+	$(BIN)/python -m benchmarks traffic --preset paper --jobs 2 --store out/traffic --out benchmarks/results
+	$(BIN)/python -m benchmarks navigation --preset paper --store out/navigation --out benchmarks/results
+	$(BIN)/python -m benchmarks exploration --preset paper --jobs 2 --store out/exploration --out benchmarks/results
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
 	$(BIN)/python -m benchmarks engine --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks speed --preset paper --out benchmarks/results

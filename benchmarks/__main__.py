@@ -27,13 +27,16 @@ BENCHMARKS: Mapping[str, str] = {
     "engine": "benchmarks.engine",
     "eval_subset": "benchmarks.eval_subset",
     "expert_pruning": "benchmarks.expert_pruning",
+    "exploration": "benchmarks.exploration",
     "mixed_precision": "benchmarks.mixed_precision",
+    "navigation": "benchmarks.navigation",
     "pursuit": "benchmarks.pursuit",
     "quantized_llm": "benchmarks.quantized_llm",
     "solver_schedule": "benchmarks.solver_schedule",
     "sparse_attention": "benchmarks.sparse_attention",
     "speed": "benchmarks.speed",
     "teaching": "benchmarks.teaching",
+    "traffic": "benchmarks.traffic",
     "uav_pursuit": "benchmarks.uav_pursuit",
 }
 

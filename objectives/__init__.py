@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from searchlib.objectives.expert_counts import with_kept_experts
     from searchlib.objectives.expert_plan import ExpertPlan
     from searchlib.objectives.expert_pruning import ExpertPruning
+    from searchlib.objectives.exploration import Exploration
+    from searchlib.objectives.exploration_maps import FloorPlan, generated_plan, load_floor_plan
+    from searchlib.objectives.exploration_policy import ExplorationPolicy
+    from searchlib.objectives.exploration_settings import ExplorationSettings
     from searchlib.objectives.generated_images import GeneratedImages, PipelineSampler
     from searchlib.objectives.grouped_cache import GroupedCache
     from searchlib.objectives.image_scores import FrechetDistance, ImageReward, KernelDistance, PairedDistance
@@ -28,6 +32,11 @@ if TYPE_CHECKING:
     from searchlib.objectives.metric_decoupling import decoupled_allocations, decoupled_weights
     from searchlib.objectives.mixed_precision import MixedPrecision
     from searchlib.objectives.model_judges import CaseLoss
+    from searchlib.objectives.navigation import Navigation
+    from searchlib.objectives.navigation_executor import NavigationExecutor
+    from searchlib.objectives.navigation_layouts import NavigationLayouts, random_layouts
+    from searchlib.objectives.navigation_matcher import GoalMatcher
+    from searchlib.objectives.navigation_settings import NavigationSettings
     from searchlib.objectives.noise_cases import NoiseCases
     from searchlib.objectives.paired_error import PairedError
     from searchlib.objectives.preferences import PreferencePair, PreferencePairs, preference_pairs
@@ -49,6 +58,11 @@ if TYPE_CHECKING:
     from searchlib.objectives.teaching import Exam, LearningByTeaching, TeachingProblem
     from searchlib.objectives.text_model import Prompt, Sampling
     from searchlib.objectives.token_cases import TokenCase
+    from searchlib.objectives.traffic import Traffic
+    from searchlib.objectives.traffic_network import TrafficNetwork, resco
+    from searchlib.objectives.traffic_policy import TrafficNetworkPolicy
+    from searchlib.objectives.traffic_settings import TrafficSettings
+    from searchlib.objectives.traffic_tasks import FreshTraffic
     from searchlib.objectives.uav_pursuit import UavPursuit
     from searchlib.objectives.uav_settings import UavSettings
     from searchlib.objectives.uav_tasks import UavTasks
@@ -69,14 +83,24 @@ __all__ = [
     "ExemplarSearch",
     "ExpertPlan",
     "ExpertPruning",
+    "Exploration",
+    "ExplorationPolicy",
+    "ExplorationSettings",
+    "FloorPlan",
     "FrechetDistance",
+    "FreshTraffic",
     "GeneratedImages",
+    "GoalMatcher",
     "GroupedCache",
     "ImageReward",
     "ItemSubset",
     "KernelDistance",
     "LearningByTeaching",
     "MixedPrecision",
+    "Navigation",
+    "NavigationExecutor",
+    "NavigationLayouts",
+    "NavigationSettings",
     "NoiseCases",
     "NoiseModel",
     "PairedDistance",
@@ -103,16 +127,24 @@ __all__ = [
     "SparseAttention",
     "TeachingProblem",
     "TokenCase",
+    "Traffic",
+    "TrafficNetwork",
+    "TrafficNetworkPolicy",
+    "TrafficSettings",
     "UavPursuit",
     "UavSettings",
     "UavTasks",
     "attention_mass_profile",
     "decoupled_allocations",
     "decoupled_weights",
+    "generated_plan",
     "known_schedules",
+    "load_floor_plan",
     "preference_pairs",
     "quantization_grid",
+    "random_layouts",
     "recommended_bits",
+    "resco",
     "sample_schedules",
     "taylor_profile",
     "with_kept_experts",
@@ -181,6 +213,24 @@ _HOMES = {
     "recommended_bits": ("uniform_grid", "llm"),
     "sample_schedules": ("schedule_sampling", "diffusion"),
     "taylor_profile": ("span_profiles", "llm"),
+    "Exploration": ("exploration", "rollout"),
+    "ExplorationPolicy": ("exploration_policy", "rollout"),
+    "ExplorationSettings": ("exploration_settings", "rollout"),
+    "FloorPlan": ("exploration_maps", "rollout"),
+    "FreshTraffic": ("traffic_tasks", "traffic"),
+    "GoalMatcher": ("navigation_matcher", "rollout"),
+    "Navigation": ("navigation", "rollout"),
+    "NavigationExecutor": ("navigation_executor", "rollout"),
+    "NavigationLayouts": ("navigation_layouts", "rollout"),
+    "NavigationSettings": ("navigation_settings", "rollout"),
+    "Traffic": ("traffic", "traffic"),
+    "TrafficNetwork": ("traffic_network", "traffic"),
+    "TrafficNetworkPolicy": ("traffic_policy", "traffic"),
+    "TrafficSettings": ("traffic_settings", "traffic"),
+    "generated_plan": ("exploration_maps", "rollout"),
+    "load_floor_plan": ("exploration_maps", "rollout"),
+    "random_layouts": ("navigation_layouts", "rollout"),
+    "resco": ("traffic_network", "traffic"),
 }
 
 

@@ -4,6 +4,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from torch import Tensor  # noqa: E402
 from torch.nn.attention.flex_attention import create_block_mask  # noqa: E402
 from transformers import AttentionInterface, DynamicCache, StaticCache  # noqa: E402
 from transformers.masking_utils import AttentionMaskInterface  # noqa: E402
@@ -245,7 +246,7 @@ def test_blocks_counted_from_spans_are_those_of_the_mask_itself(length, sink):
     assert bool((counted.full_kv_num_blocks > 0).any()) == (length > 128)
 
 
-class OnCuda(torch.Tensor):
+class OnCuda(Tensor):
     """Queries that say that they are on a GPU."""
 
     is_cuda = True
