@@ -27,7 +27,8 @@ PRESETS = ("smoke", "small", "paper", "full")
 
 _PACKAGES = (
     "numpy", "scipy", "torch", "transformers", "diffusers", "nevergrad", "cma", "cmaes", "pymoo", "optuna", "smac",
-    "ConfigSpace", "evotorch", "ioh", "coco-experiment", "jax", "crazyflow", "searchlib",
+    "ConfigSpace", "evotorch", "ioh", "coco-experiment", "jax", "crazyflow", "jaxmarl", "numba", "libsumo", "sumo-rl",
+    "searchlib",
 )  # fmt: skip
 
 
