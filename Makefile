@@ -21,10 +21,10 @@ demo: $(INSTALLED) ## Prune a small Mixtral's experts without a gradient; prints
 	$(BIN)/python -m benchmarks expert_pruning --preset small --jobs 2 --out out
 
 test: $(INSTALLED) ## Run all tests (at most 8 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 test-fast: $(INSTALLED) ## Run the tests that take seconds
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 soak: $(INSTALLED) ## Kill drivers, tear journals and sample spaces by the million (20 minutes)
 	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest tests/soak tests/spaces/test_exact_by_construction.py

@@ -49,8 +49,8 @@ DESCRIPTION = "CityLight: one policy for every traffic signal, trained on Cologn
 
 PRESETS: Mapping[str, Effort] = {
     "smoke": Effort(
-        1, arms=(OURS,), networks=("cologne3", "cologne8", "ingolstadt1"), tests=2, seconds=300, training_seconds=200,
-        city=3, city_vehicles=400, city_seconds=200,
+        1, arms=(OURS,), networks=("cologne3", "cologne8", "ingolstadt1"), tests=1, seconds=240, training_seconds=120,
+        city=3, city_vehicles=400, city_seconds=120,
     ),
     "small": Effort(
         4, arms=(OURS, NO_NEIGHBORS), tests=1, city_seconds=400,

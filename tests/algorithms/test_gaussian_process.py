@@ -3,6 +3,7 @@ import time
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
+from threadpoolctl import threadpool_limits
 
 from searchlib import GaussianProcess
 from searchlib.algorithms import gaussian_process
@@ -78,9 +79,10 @@ def test_beyond_the_most_it_learns_from_the_best_are_kept():
 
 def test_three_hundred_candidates_of_a_hundred_features_take_less_than_a_second():
     x, values = sample(300, features=100)
-    start = time.process_time()
-    fit(x, values).predict(sample(2000, seed=1, features=100)[0])
-    assert time.process_time() - start < 1
+    with threadpool_limits(1):  # threads that wait for a busy processor count as its time
+        start = time.process_time()
+        fit(x, values).predict(sample(2000, seed=1, features=100)[0])
+        assert time.process_time() - start < 1
 
 
 def test_settings_that_cannot_be_meant_are_refused():

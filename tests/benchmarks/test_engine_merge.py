@@ -52,10 +52,10 @@ def test_what_is_done_is_kept_when_a_later_problem_breaks(tmp_path, monkeypatch)
 
     run_one = benchmarks.engine._run_one
 
-    def breaks(job):
+    def breaks(job, **settings):
         if job.problem == "redundant, 60 layers":
             raise RuntimeError("no more memory")
-        return run_one(job)
+        return run_one(job, **settings)
 
     monkeypatch.setattr(benchmarks.engine, "_run_one", breaks)
     options = ["--method", "level switch (1+1)", "--alone", "--out", str(tmp_path)]
