@@ -168,7 +168,7 @@ def _resume(options: argparse.Namespace) -> None:
         seed=settings["seed"],
         seeds=[space.decode(row) for row in given],
         threads=settings["threads"],
-        batch_size=settings["batch_size"],
+        batch_size=settings["batch_size"] if settings["batch_given"] else None,
         racing=_rebuilt_or_none(settings.get("racing"), CaseRacing),
         cases=_rebuilt_or_none(settings.get("case_source"), CaseSource),
         shortlist=settings["shortlist"],

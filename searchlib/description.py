@@ -15,8 +15,8 @@ __all__ = ["FIXED", "describe", "identity"]
 
 #: Settings that decide the history; a study refuses to resume when one of them differs.
 FIXED = (
-    "space", "direction", "objective", "cases", "algorithm", "seed", "batch_size", "chunk", "threads", "given_seeds",
-    "racing", "case_source", "task_space",
+    "space", "direction", "objective", "cases", "algorithm", "seed", "batch_size", "batch_given", "chunk", "threads",
+    "given_seeds", "racing", "case_source", "task_space",
 )  # fmt: skip
 
 

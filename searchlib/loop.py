@@ -218,7 +218,8 @@ class Search:
         self, path: str | Path, threads: int, racing: CaseRacing | None, cases: CaseSource | None
     ) -> Study:
         """The study of this search, begun or resumed."""
-        numbers = {"seed": self.seed, "batch_size": self._batch_size, "threads": int(threads),
+        numbers = {"seed": self.seed, "batch_size": self._batch_size, "batch_given": self._batch_given,
+                   "threads": int(threads),
                    "racing": None if racing is None else repr(racing),
                    "case_source": None if cases is None else repr(cases),
                    "task_space": None if cases is None else repr(self.objective.task_space),

@@ -6,8 +6,9 @@ import sys
 import pytest
 
 import searchlib
-from searchlib import Algorithm, Beam, Evolution, ShrinkingPool, Study, search
+from searchlib import Algorithm, Beam, Evolution, Search, ShrinkingPool, Study, search
 from searchlib.__main__ import main
+from searchlib.errors import StudyMismatch
 from searchlib.spaces import Subset
 
 OBJECTIVE = """
@@ -62,6 +63,29 @@ def test_resume_rebuilds_every_public_algorithm(algorithm, tmp_path, capsys):
     script.write_text(OBJECTIVE)
     assert main(["resume", str(path), "--objective", f"{script}:make", "--budget", "50"]) == 0
     assert "50 evaluations" in capsys.readouterr().out
+
+
+def test_resume_asks_as_often_as_the_search_did(tmp_path, capsys):
+    """It handed on the batch size as if the user had given it, so that the default algorithm was asked for far more."""
+
+    def total(kept):
+        return float(sum(kept))
+
+    total.__qualname__ = "total"
+    settings = {"space": Subset(12, k=3), "budget": 100, "direction": "maximize"}
+    whole = search(total, **settings)
+    path, script = tmp_path / "total.db", tmp_path / "objective.py"
+    first = Search(total, study=path, **settings)
+    for _, record in zip(range(6), first, strict=False):
+        assert record.evaluations < 30
+    first.close()
+    script.write_text(OBJECTIVE)
+    assert main(["resume", str(path), "--objective", f"{script}:make"]) == 0
+    assert "100 evaluations" in capsys.readouterr().out
+    with Study.open(path) as opened:
+        assert opened.history().digest == whole.history.digest
+    with pytest.raises(StudyMismatch, match="batch_given"):
+        search(total, study=path, batch_size=64, **settings)
 
 
 def test_show_says_what_was_found(study, capsys):
