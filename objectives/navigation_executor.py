@@ -15,12 +15,11 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.errors import InvalidCandidate
 from searchlib.objectives.navigation_controller import pull_of_goal
 from searchlib.objectives.navigation_orca import permitted_command, wanted_velocity
 from searchlib.objectives.navigation_settings import NavigationSettings
 from searchlib.objectives.navigation_sight import NavigationSight, across, dot, length, nearest
-from searchlib.objectives.pursuit_policy import parameter_parts
+from searchlib.objectives.pursuit_policy import parameter_parts, parameter_rows
 from searchlib.objectives.uav_heuristics import capped
 from searchlib.spaces import PolicyParameters
 
@@ -81,11 +80,7 @@ class NavigationExecutor:
         Raises:
             InvalidCandidate: rows of another length.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.parameters:
-            raise InvalidCandidate(
-                f"an executor {self!r} has {self.parameters} parameters, but the rows have shape {rows.shape}"
-            )
-        return np.asarray(rows, np.float32)
+        return parameter_rows(rows, self.parameters, f"an executor {self!r}")
 
     def command(self, rows: Any, sight: NavigationSight, settings: NavigationSettings, xp: Any) -> Any:
         """Commands of length 1 at most, shape ``(n, t, agents, dimension)``.

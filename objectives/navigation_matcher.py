@@ -15,12 +15,12 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.errors import InvalidCandidate, InvalidSettings
+from searchlib.errors import InvalidSettings
 from searchlib.objectives.navigation_assignment import hungarian, round_greedily, sinkhorn
 from searchlib.objectives.navigation_distances import crossed, distances
 from searchlib.objectives.navigation_layouts import NavigationLayouts
 from searchlib.objectives.navigation_settings import NavigationSettings
-from searchlib.objectives.pursuit_policy import parameter_parts
+from searchlib.objectives.pursuit_policy import parameter_parts, parameter_rows
 from searchlib.spaces import PolicyParameters
 
 __all__ = ["GoalMatcher"]
@@ -83,9 +83,7 @@ class GoalMatcher:
         Raises:
             InvalidCandidate: rows of another length.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.parameters:
-            raise InvalidCandidate(f"a matcher has {self.parameters} parameters, but the rows have shape {rows.shape}")
-        return np.asarray(rows, np.float32)
+        return parameter_rows(rows, self.parameters, "a matcher")
 
     def decide(
         self, rows: NDArray[Any], position: Floats, velocity: Floats, layouts: NavigationLayouts,

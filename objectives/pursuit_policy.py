@@ -16,7 +16,7 @@ from searchlib.objectives.pursuit_arena import over_agents, over_axes
 from searchlib.objectives.pursuit_world import Pursuers, PursuitSight
 from searchlib.spaces import PolicyParameters
 
-__all__ = ["NetworkPursuers", "PursuitNetwork", "observe", "parameter_parts"]
+__all__ = ["NetworkPursuers", "PursuitNetwork", "observe", "parameter_parts", "parameter_rows"]
 
 Floats = NDArray[np.float32]
 
@@ -64,6 +64,26 @@ def parameter_parts(rows: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
         rows[:, end - math.prod(shape) : end].reshape(len(rows), *shape)
         for end, shape in zip(ends, shapes, strict=True)
     ]
+
+
+def parameter_rows(rows: NDArray[Any], parameters: int, policy: str) -> NDArray[np.float32]:
+    """Rows of parameters ``(n, parameters)`` as float32.
+
+    Arguments:
+        rows: what was given.
+        parameters: how many a row must have.
+        policy: whose they are, for the message.
+
+    Raises:
+        InvalidCandidate: rows of another length.
+
+    Example:
+        >>> parameter_rows(np.zeros((2, 3)), 3, "a policy").dtype
+        dtype('float32')
+    """
+    if rows.ndim != 2 or rows.shape[1] != parameters:
+        raise InvalidCandidate(f"{policy} has {parameters} parameters, but the rows have shape {rows.shape}")
+    return np.asarray(rows, np.float32)
 
 
 @final
@@ -116,12 +136,8 @@ class PursuitNetwork:
         Raises:
             InvalidCandidate: rows of another length.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.parameters:
-            raise InvalidCandidate(
-                f"a policy with hidden layers {self.hidden} in {self.dimension} dimensions has {self.parameters} "
-                f"parameters, but the rows have shape {rows.shape}"
-            )
-        return parameter_parts(np.asarray(rows, np.float32), self.shapes)
+        policy = f"a policy with hidden layers {self.hidden} in {self.dimension} dimensions"
+        return parameter_parts(parameter_rows(rows, self.parameters, policy), self.shapes)
 
     def pursuers(self, rows: NDArray[Any], worlds: NDArray[np.intp]) -> NetworkPursuers:
         """Teams that follow these rows, ``worlds`` saying which row a world's team follows, shape ``(n,)``."""

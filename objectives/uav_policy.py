@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.arguments import whole_number
-from searchlib.errors import InvalidCandidate
-from searchlib.objectives.pursuit_policy import parameter_parts
+from searchlib.objectives.pursuit_policy import parameter_parts, parameter_rows
 from searchlib.objectives.uav_heuristics import capped
 from searchlib.objectives.uav_predictor import MOMENTS
 from searchlib.objectives.uav_rules import cylinder_gaps, length, mate_offsets
@@ -106,12 +105,7 @@ class UavNetwork:
         Raises:
             InvalidCandidate: rows of another length.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.parameters:
-            raise InvalidCandidate(
-                f"a policy with hidden layers {self.hidden} has {self.parameters} parameters, but the rows have shape "
-                f"{rows.shape}"
-            )
-        return np.asarray(rows, np.float32)
+        return parameter_rows(rows, self.parameters, f"a policy with hidden layers {self.hidden}")
 
     def command(self, rows: Any, sight: UavSight, settings: UavSettings, xp: Any) -> Any:
         """Velocity commands in m/s, shape ``(n, t, drones, 3)``.
