@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast soak lint types bench speed docs-check clean
+.PHONY: help install demo test test-fast soak lint types bench results docs speed docs-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,18 +26,18 @@ test: $(INSTALLED) ## Run all tests (at most 8 minutes on 2 cores)
 test-fast: $(INSTALLED) ## Run the tests that take seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
-soak: $(INSTALLED) ## Kill drivers, tear journals and sample spaces by the million (20 minutes)
-	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest tests/soak tests/spaces/test_exact_by_construction.py
+soak: $(INSTALLED) ## Kill drivers and workers, tear files, feed junk, sample spaces by the million (an hour)
+	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest tests/soak tests/faults tests/properties tests/fuzz tests/spaces/test_exact_by_construction.py
 
 lint: $(INSTALLED) ## Check style and formatting rules
-	$(BIN)/ruff check searchlib tests spaces objectives benchmarks
+	$(BIN)/ruff check searchlib tests spaces objectives benchmarks docs
 
 types: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file= --ignore-missing-imports --follow-imports=silent tests
 
 docs-check: $(INSTALLED) ## Run every example in the README and the docstrings
-	$(BIN)/python -m pytest tests/test_readme.py tests/test_docstrings.py
+	$(BIN)/python -m pytest tests/test_readme.py tests/test_docstrings.py tests/docs
 
 bench: $(INSTALLED) ## Run the paper presets of all benchmarks (hours); results go to benchmarks/results
 	$(BIN)/python -m benchmarks expert_pruning --preset paper --out benchmarks/results
@@ -50,12 +50,19 @@ bench: $(INSTALLED) ## Run the paper presets of all benchmarks (hours); results 
 	$(BIN)/python -m benchmarks sparse_attention --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks pursuit --preset paper --jobs 2 --store out/pursuit --out benchmarks/results
 	$(BIN)/python -m benchmarks uav_pursuit --preset paper --store out/uav --out benchmarks/results
-	$(BIN)/python -m benchmarks traffic --preset paper --jobs 2 --store out/traffic --out benchmarks/results
+	$(BIN)/python -m benchmarks traffic --preset paper --store out/traffic --out benchmarks/results
 	$(BIN)/python -m benchmarks navigation --preset paper --store out/navigation --out benchmarks/results
 	$(BIN)/python -m benchmarks exploration --preset paper --jobs 2 --store out/exploration --out benchmarks/results
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
 	$(BIN)/python -m benchmarks engine --preset paper --out benchmarks/results
+	$(BIN)/python -m benchmarks scaling --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks speed --preset paper --out benchmarks/results
+
+results: $(INSTALLED) ## Make docs/results.md from the benchmarks' JSON
+	$(BIN)/python -m benchmarks.results_page
+
+docs: $(INSTALLED) ## Build the documentation into out/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 speed: $(INSTALLED) ## Measure the speed ratios (minutes)
 	$(BIN)/python -m benchmarks speed --preset small --out out

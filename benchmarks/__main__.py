@@ -32,6 +32,7 @@ BENCHMARKS: Mapping[str, str] = {
     "navigation": "benchmarks.navigation",
     "pursuit": "benchmarks.pursuit",
     "quantized_llm": "benchmarks.quantized_llm",
+    "scaling": "benchmarks.engine.scaling",
     "solver_schedule": "benchmarks.solver_schedule",
     "sparse_attention": "benchmarks.sparse_attention",
     "speed": "benchmarks.speed",

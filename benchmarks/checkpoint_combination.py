@@ -80,7 +80,7 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
-        {"consistency": 16, "diffusion": 16}, 64, 96, (6,), {"steps": 60, "window": (30, 50), "interval": 5}, "smoke"
+        {"consistency": 14, "diffusion": 12}, 32, 48, (6,), {"steps": 60, "window": (30, 50), "interval": 5}, "smoke"
     ),
     "small": Preset({"consistency": 150}, speed=CombinationSize()),
     "paper": Preset({"consistency": 300, "diffusion": 120}, speed=CombinationSize()),

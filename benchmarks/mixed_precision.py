@@ -57,7 +57,7 @@ DESCRIPTION = "ViDiT-Q / MixDQ: bits of every layer of a diffusion transformer b
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
-        {"digits": (8, 8, 10), "video": (4, 4, 8)}, evaluations=10, options=(2, 3, 4, 8), random=4, rounds=1,
+        {"digits": (6, 6, 8), "video": (3, 3, 6)}, evaluations=8, options=(2, 3, 4, 8), random=4, rounds=1,
         tilts={"digits": (0.25, 4.0), "video": (1.0,)}, training=(12, 16), cache="smoke",
     ),
     "small": Preset({"digits": (80, 80, 200)}),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
+from searchlib.arguments import listed, whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["Case", "Text", "answer_tokens", "end_token", "option_tokens", "prompt_tokens"]
@@ -50,7 +51,8 @@ class Case:
         if not self.answer:
             raise InvalidSettings(f"the answer must not be empty, but it is for the prompt {self.prompt!r:.80}")
         if self.options is not None:
-            object.__setattr__(self, "options", tuple(_text("option", option) for option in self.options))
+            given = listed("options", self.options)
+            object.__setattr__(self, "options", tuple(_text("option", option) for option in given))
             self._check_options(self.options)
 
     def _check_options(self, options: tuple[Text, ...]) -> None:
@@ -140,7 +142,5 @@ def _plain(tokenizer: Any, text: str) -> tuple[int, ...]:
 def _text(what: str, value: Any) -> Text:
     if isinstance(value, str):
         return value
-    try:
-        return tuple(int(token) for token in value)
-    except (TypeError, ValueError):
-        raise InvalidSettings(f"{what} must be a string or a sequence of token ids, but is {value!r:.80}") from None
+    ids = listed(what, value, "a string or a sequence of token ids")
+    return tuple(whole_number(f"a token id of {what}, a string or a sequence of token ids,", one, 0) for one in ids)

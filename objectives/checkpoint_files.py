@@ -6,8 +6,6 @@ Safetensors files and folders, as transformers and diffusers write them, sharded
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidSettings
+from searchlib.json_data import json_object, parsed_json, read_json
 from searchlib.objectives.checkpoint_lora import LoraAdapter, LoraProduct, is_lora, lora_tensors
 
 __all__ = ["Checkpoint", "Source", "read_checkpoint", "source_name"]
@@ -137,12 +137,12 @@ def _mapped_safetensors(path: Path) -> tuple[dict[str, Tensor], np.memmap[Any, A
     try:
         with safe_open(path, "pt") as checked:  # its checks of the header: sizes, overlaps, holes
             names = checked.offset_keys()
-    except SafetensorError as reason:
+    except (SafetensorError, TypeError, ValueError, OSError) as reason:
         raise InvalidSettings(f"{path} must be a safetensors file, but cannot be read as one: {reason}") from reason
     # Copy on write: torch wants writable memory, and whatever is written never reaches the file.
     raw = np.memmap(path, np.uint8, mode="c")
     start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
-    header = json.loads(raw[8:start].tobytes())
+    header = json_object(str(path), parsed_json(str(path), raw[8:start].tobytes()))
     body = torch.from_numpy(raw)[start:]
     return {name: _viewed(body, header[name], f"{path}: {name}") for name in names}, raw
 
@@ -161,7 +161,7 @@ def _viewed(body: Tensor, entry: Mapping[str, Any], where: str) -> Tensor:
 def _mapped_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as reason:
+    except Exception as reason:  # torch says in many ways that a file is damaged, or no file of its own
         first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
         raise InvalidSettings(
             f"{path} cannot be read by torch.load(weights_only=True, mmap=True), the only way that runs no code from "
@@ -197,7 +197,7 @@ def _shards(folder: Path, index: Path) -> dict[Path, set[str] | None]:
     if not isinstance(weight_map, dict):
         raise InvalidSettings(f"{index} must say which file has which tensor in its 'weight_map', but does not")
     for name, file in weight_map.items():
-        names.setdefault(file, set()).add(name)
+        names.setdefault(file if isinstance(file, str) else shown(file), set()).add(name)
     for file in names:
         if Path(file).name != file or not (folder / file).is_file():
             raise InvalidSettings(f"{index} must name files beside it, but there is no {file!r}")
@@ -205,13 +205,7 @@ def _shards(folder: Path, index: Path) -> dict[Path, set[str] | None]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as reason:
-        raise InvalidSettings(f"{path} must be JSON, but cannot be read: {reason}") from reason
-    if not isinstance(content, dict):
-        raise InvalidSettings(f"{path} must be a JSON object, but is a {type(content).__name__}")
-    return content
+    return json_object(str(path), read_json(path))
 
 
 def _adapter(folder: Path) -> Checkpoint:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from searchlib.algorithms import ShrinkingPool, pool_schedule
-from searchlib.arguments import whole_number
+from searchlib.arguments import flag, instance, one_of, shown, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective
@@ -107,10 +107,10 @@ class EvalSubset(Objective):
         self.scores = ScoreMatrix.of(scores)
         if criterion is None:
             criterion = EXPECTED if whole_number("size", size, 1) < DESIGNED_FROM else EXPLAINED
-        if criterion not in [*NOISE, *AGREEMENTS]:
-            raise InvalidSettings(f"criterion must be one of {[*NOISE, *AGREEMENTS]}, but is {criterion!r}")
-        if not isinstance(noise, ScoreNoise | None):
-            raise InvalidSettings(f"noise must be a ScoreNoise(…), but is {noise!r}")
+        one_of("criterion", criterion, [*NOISE, *AGREEMENTS])
+        if noise is not None:
+            instance("noise", noise, ScoreNoise, "a ScoreNoise(…)")
+        flag("replacement", replacement)
         items = len(self.scores.items)
         size, k = whole_number("size", size, 1), whole_number("k", k, 1)
         if size >= items and not replacement:
@@ -323,7 +323,7 @@ class EvalSubset(Objective):
 def _positions(argument: str, given: Any, names: Sequence[str]) -> list[int]:
     """Where the models are that ``given`` names or counts."""
     if isinstance(given, str) or not np.iterable(given):
-        raise InvalidSettings(f"{argument}= is a list of models (names or positions), but is {given!r}")
+        raise InvalidSettings(f"{argument}= is a list of models (names or positions), but is {shown(given)}")
     found: list[int] = []
     for model in given:
         if isinstance(model, bool | np.bool_):
@@ -334,7 +334,7 @@ def _positions(argument: str, given: Any, names: Sequence[str]) -> list[int]:
             place = -1
         if not 0 <= place < len(names):
             raise InvalidSettings(
-                f"the {argument} model {model!r} is not one of the {len(names)} models "
+                f"the {argument} model {shown(model)} is not one of the {len(names)} models "
                 f"({', '.join(map(repr, names[:3]))}, …)"
             )
         found.append(place)
@@ -343,11 +343,11 @@ def _positions(argument: str, given: Any, names: Sequence[str]) -> list[int]:
 
 def _margin(margin: Any) -> float:
     try:
-        value = math.nan if isinstance(margin, str | bool) else float(margin)
-    except (TypeError, ValueError):
+        value = math.nan if isinstance(margin, str | bool) or np.ndim(margin) else float(margin)
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0 <= value < math.inf:
-        raise InvalidSettings(f"a tie margin must be 0 or more, in units of the scores, but is {margin!r}")
+        raise InvalidSettings(f"a tie margin must be 0 or more, in units of the scores, but is {shown(margin)}")
     return value
 
 

@@ -14,12 +14,12 @@ from searchlib.arguments import whole_number
 from searchlib.budget import Budget
 from searchlib.cases import Split
 from searchlib.errors import InvalidSettings
-from searchlib.loop import search
 from searchlib.objectives.eval_subset import EvalSubset
 from searchlib.objectives.rank_agreement import kendall_tau
 from searchlib.objectives.score_matrix import ScoreMatrix
 from searchlib.objectives.score_noise import ScoreNoise
 from searchlib.space import Candidates
+from searchlib.whole_search import search
 
 __all__ = ["SubsetMethod", "choose_method"]
 

@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from searchlib.errors import InvalidSettings, UnsupportedModel
+from searchlib.json_data import json_object, parsed_json
 from searchlib.objectives.expert_matrices import Matrix, checked_groups, one_hot_index, smaller_experts
 from searchlib.objectives.moe_model import MoeModel
 from searchlib.objectives.router_hook import RouterHook
@@ -266,14 +267,19 @@ class ExpertPlan:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except SafetensorError as error:
+        except (SafetensorError, TypeError, ValueError, OSError) as error:
             raise InvalidSettings(f"{path} is not a safetensors file: {error}") from error
         if metadata.get("format") != _FORMAT or metadata.get("version") != str(_VERSION):
             found = f"format {metadata.get('format')!r}, version {metadata.get('version')!r}"
             raise InvalidSettings(f"{path} must be a {_FORMAT!r} of version {_VERSION}, got {found}")
-        rest = json.loads(metadata["plan"])
-        base = rest["base"] | {key: tuple(rest["base"][key]) for key in ("layers", "numbers")}
-        return cls(tensors["router"], tensors["merging"], tuple(rest["layer_groups"]), rest["top_k"], BaseModel(**base))
+        try:
+            rest = json_object("the plan", parsed_json("the plan", metadata["plan"]))
+            told = json_object("the base", rest["base"])
+            base = BaseModel(**(told | {key: tuple(told[key]) for key in ("layers", "numbers")}))
+            groups = tuple(rest["layer_groups"])
+            return cls(tensors["router"], tensors["merging"], groups, rest["top_k"], base)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InvalidSettings(f"{path} holds no expert plan that makes sense: {error}") from error
 
     def to_json(self, path: str | PathLike[str], *, dominant: bool = False) -> None:
         """Write the kept experts per decoder layer, for serving engines that prune while loading.

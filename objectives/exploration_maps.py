@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import instance, numbers, shown, whole_number
 from searchlib.errors import InvalidSettings, MissingDependency
 
 __all__ = ["KINDS", "FloorPlan", "generated_plan", "load_floor_plan"]
@@ -50,11 +50,12 @@ class FloorPlan:
     cell: float = 0.35
 
     def __init__(self, name: str, walls: ArrayLike, cell: float = 0.35) -> None:
-        given = np.asarray(walls, bool)
+        instance("name", name, str, "a text")
+        given = numbers("walls", walls).astype(bool)
         if given.ndim != 2 or given.all():
             raise InvalidSettings(f"walls must be a matrix with free cells, but {name!r} has shape {given.shape}")
-        if not 0 < cell < np.inf:
-            raise InvalidSettings(f"cell must be a positive number of meters, but is {cell!r}")
+        if not isinstance(cell, int | float | np.floating) or not 0 < cell < 1e6:
+            raise InvalidSettings(f"cell must be a positive number of meters, but is {shown(cell)}")
         area = _largest_area(~given)
         rows, columns = np.flatnonzero(area.any(axis=1)), np.flatnonzero(area.any(axis=0))
         inside = area[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -165,9 +166,9 @@ def generated_plan(kind: str, seed: int, *, height: int = 60, width: int = 90, c
         >>> plan.name, plan.walls.shape[0] <= 62, plan.free > 1000
         ('rooms 3', True, True)
     """
-    if kind not in KINDS:
-        raise InvalidSettings(f"kind must be one of {', '.join(KINDS)}, but is {kind!r}")
-    tall, wide = whole_number("height", height, 20), whole_number("width", width, 20)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InvalidSettings(f"kind must be one of {', '.join(KINDS)}, but is {shown(kind)}")
+    tall, wide = whole_number("height", height, 20, 10_000), whole_number("width", width, 20, 10_000)
     rng = np.random.default_rng([whole_number("seed", seed, 0), KINDS.index(kind)])
     make = {"rooms": _rooms, "offices": _offices, "halls": _halls, "caves": _caves}[kind]
     for _ in range(50):

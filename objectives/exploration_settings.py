@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, final
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import one_of, real_number, whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["ExplorationSettings"]
@@ -53,13 +52,10 @@ class ExplorationSettings:
         for name, least in (("rays", 8), ("replan", 1), ("steps", 1), ("span", 1), ("samples", 1)):
             whole_number(name, getattr(self, name), least)
         for name in ("sight", "cell", "spacing"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InvalidSettings(f"{name} must be a positive number, but is {value!r}")
+            real_number(name, getattr(self, name), "(0, inf)")
         if self.sight < 1.5:
             raise InvalidSettings(f"a lidar must see its neighbors: sight >= 1.5 cells, but it is {self.sight!r}")
-        if self.ghosts not in ("frontier", "circle"):
-            raise InvalidSettings(f"ghosts must be 'frontier' or 'circle', but is {self.ghosts!r}")
+        one_of("ghosts", self.ghosts, ("frontier", "circle"))
 
     @property
     def topology(self) -> Any:

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from searchlib.arguments import instance
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.gaussian_distance import GaussianDistance, moments
 from searchlib.objectives.paired_features import Features, PairedFeatures, features_of
@@ -161,7 +162,7 @@ class PairedDistance(ImageScore):
     additive = True
 
     def __init__(self, sample: Callable[[Tensor, Sequence[Any]], Tensor], *, features: Features | None = None) -> None:
-        self._extract = features or _pixels
+        self._extract = _pixels if features is None else features
         self._finer = PairedFeatures(sample, self._extract, 256)
 
     def observe(self, images: Tensor, noise: Tensor | None, conditions: Sequence[Any]) -> NDArray[np.float64]:
@@ -191,7 +192,9 @@ class ImageReward(ImageScore):
     additive = True
 
     def __init__(self, reward: Callable[[Tensor, Sequence[Any]], Any], *, name: str | None = None) -> None:
-        self._reward, self.name = reward, name or getattr(reward, "__qualname__", type(reward).__name__)
+        self._reward = reward
+        usual = getattr(reward, "__qualname__", type(reward).__name__)
+        self.name = instance("name", usual if name is None else name, str, "a text")
 
     def observe(self, images: Tensor, noise: Tensor | None, conditions: Sequence[Any]) -> NDArray[np.float64]:
         """The reward of every image, shape ``(images, 1)``."""

@@ -13,7 +13,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import listed, numbers, real_number, shown
 from searchlib.errors import InvalidSettings
+from searchlib.json_data import json_object, read_json
 
 __all__ = ["Estimate", "ItemSubset", "choice_effects", "left_out_noise"]
 
@@ -66,6 +68,10 @@ class ItemSubset:
     noise: float
 
     def __post_init__(self) -> None:
+        for name in ("items", "models"):
+            object.__setattr__(self, name, listed(name, getattr(self, name)))
+        for name in ("subset_scores", "full_scores"):
+            object.__setattr__(self, name, numbers(name, getattr(self, name)))
         if len(self.models) < 3:
             raise InvalidSettings(f"a subset needs at least 3 models to be calibrated, but has {len(self.models)}")
         for name, column in (("subset_scores", self.subset_scores), ("full_scores", self.full_scores)):
@@ -75,8 +81,7 @@ class ItemSubset:
                 )
         if not self.items:
             raise InvalidSettings("a subset needs at least one item, but has none")
-        if not 0 <= self.noise < math.inf:
-            raise InvalidSettings(f"noise must be a standard deviation, 0 or more, but is {self.noise!r}")
+        real_number("noise, a standard deviation,", self.noise, "[0, inf)")
 
     def score(self, scores: Mapping[Any, float] | Sequence[float] | NDArray[Any]) -> Estimate:
         """Estimate the full score of a new model from its scores on the chosen items.
@@ -119,11 +124,11 @@ class ItemSubset:
     def load(cls, path: str | Path) -> ItemSubset:
         """Read what :meth:`save` wrote as JSON."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json_object("it", read_json(path))
             subset, full = (np.asarray(data[name], np.float64) for name in ("subset_scores", "full_scores"))
             return cls(tuple(data["items"]), tuple(data["models"]), subset, full, float(data["noise"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidSettings(f"{str(path)!r} does not hold a subset written by save ({error!r})") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise InvalidSettings(f"{shown(path)} does not hold a subset written by save ({error!r})") from error
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self.items[:4])) + (", …" if len(self.items) > 4 else "")

@@ -15,6 +15,7 @@ from typing import final
 
 import numpy as np
 
+from searchlib.arguments import flag, instance, listed, whole_number
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.noise_schedules import NoiseSchedule
 from searchlib.spaces.solver_schedule import SolverSchedule, SolverStep
@@ -149,6 +150,7 @@ def schedule_from_sigmas(
         if solver not in SOLVERS:
             raise InvalidSettings(f"solver must be a KnownSolver or one of {', '.join(SOLVERS)}, but got {solver!r}")
         solver = SOLVERS[solver]
+    instance("solver", solver, KnownSolver, f"a KnownSolver or one of {', '.join(SOLVERS)}")
     levels = tuple(float(sigma) for sigma in sigmas)
     count = len(levels) - 1
     orders = solver.orders(count, levels[-1] == 0) if count > 0 else []
@@ -191,6 +193,10 @@ GRIDS: dict[str, Callable[[NoiseSchedule, int], list[float]]] = {
 }
 
 
+#: Where a schedule may end.
+_FINALS = ("sigma_min", "zero")
+
+
 def noise_levels(
     grid: str, noise: NoiseSchedule | Sequence[float], steps: int, *, final: str = "sigma_min"
 ) -> tuple[float, ...]:
@@ -205,7 +211,7 @@ def noise_levels(
     Raises:
         InvalidSettings: no such grid or end.
     """
-    if grid not in GRIDS or final not in ("sigma_min", "zero"):
+    if not isinstance(grid, str) or grid not in GRIDS or not isinstance(final, str) or final not in _FINALS:
         raise InvalidSettings(
             f"grid must be one of {tuple(GRIDS)} and final 'sigma_min' or 'zero', but got ({grid=}, {final=})"
         )
@@ -245,11 +251,12 @@ def known_schedules(
         >>> len(schedules), [round(sigma, 6) for sigma in schedules["ddim/logsnr/zero"].sigmas]
         (12, [100.0, 10.0, 1.0, 0.1, 0.01, 0.0])
     """
-    steps = nfe + analytic_first_step
+    steps = whole_number("nfe", nfe, 1, 1000) + flag("analytic_first_step", analytic_first_step)
+    chosen = listed("solvers", solvers)
     named: dict[SolverSchedule, str] = {}
-    for grid, end in itertools.product(tuple(grids), tuple(finals)):
+    for grid, end in itertools.product(listed("grids", grids), listed("finals", finals)):
         levels = noise_levels(grid, noise, steps, final=end)
-        for solver in solvers:
+        for solver in chosen:
             schedule = schedule_from_sigmas(solver, levels, analytic_first_step=analytic_first_step)
             named.setdefault(schedule, f"{solver}/{grid}/{end}")
     return {name: schedule for schedule, name in named.items()}

@@ -15,11 +15,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchlib.additive_profile import AdditiveProfile
+from searchlib.arguments import instance, listed, real_number, shown
 from searchlib.errors import InvalidSettings
 
 __all__ = ["MIXDQ", "VIDIT_Q", "decoupled_allocations", "decoupled_weights"]
@@ -58,10 +60,13 @@ def decoupled_weights(
         >>> decoupled_weights(profile, VIDIT_Q)
         {'quality': array([0.25, 0.  ]), 'alignment': array([0. , 0.1])}
     """
+    instance("profile", profile, AdditiveProfile, "an AdditiveProfile")
+    instance("assignment", assignment, Mapping, "a mapping from metrics to patterns of names")
+    tilt = instance("tilt", {} if tilt is None else tilt, Mapping, "a mapping from metrics to numbers")
     names = [name.rpartition(":")[0] or name for name in profile.part_names or ()]
     if not names:
         raise InvalidSettings("the profile does not name its parts; pass part_names=")
-    known = {metric: re.compile(pattern) for metric, pattern in assignment.items() if metric in profile.metrics}
+    known = {metric: _pattern(pattern) for metric, pattern in assignment.items() if metric in profile.metrics}
     chosen = [next((metric for metric, own in known.items() if own.fullmatch(name)), None) for name in names]
     if None in chosen:
         raise InvalidSettings(
@@ -73,7 +78,7 @@ def decoupled_weights(
         mine = np.array([one == metric for one in chosen])
         allowed = np.where(np.isfinite(profile.loss[number]), profile.loss[number], 0.0)
         worst = float(allowed.max(axis=1)[mine].clip(min=0).sum())
-        weights[metric] = mine * (tilt or {}).get(metric, 1.0) / (worst or 1.0)
+        weights[metric] = mine * real_number("tilt", tilt.get(metric, 1.0), "[0, inf)") / (worst or 1.0)
     return weights
 
 
@@ -94,9 +99,21 @@ def decoupled_allocations(
         budgets: as for :meth:`~searchlib.AdditiveProfile.allocate`.
         tilts: how much each metric but the last counts more than by its own scale.
     """
+    instance("profile", profile, AdditiveProfile, "an AdditiveProfile")
+    instance("assignment", assignment, Mapping, "a mapping from metrics to patterns of names")
+    shares = [real_number("each of tilts", tilt, "(0, inf)") for tilt in listed("tilts", tilts)]
+    if not shares:
+        raise InvalidSettings(f"tilts must be one number or more, but are {shown(tilts)}")
     metrics = [metric for metric in assignment if metric in profile.metrics]
     rows = [
         profile.allocate(budgets, decoupled_weights(profile, assignment, tilt=dict(zip(metrics, tilt, strict=False))))
-        for tilt in itertools.product(tilts, repeat=max(len(metrics) - 1, 0))
+        for tilt in itertools.product(shares, repeat=max(len(metrics) - 1, 0))
     ]
     return np.unique(np.stack([found.choice for found in rows]).astype(np.int16), axis=0)
+
+
+def _pattern(given: Any) -> re.Pattern[str]:
+    try:
+        return re.compile(instance("a pattern of assignment", given, str, "a regular expression"))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InvalidSettings(f"assignment has {shown(given)}, which is no regular expression: {error}") from error

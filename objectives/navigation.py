@@ -24,7 +24,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import instance, numbers, one_of, real_number, shown, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective
@@ -101,11 +101,13 @@ class Navigation(Objective):
         seed: int = 0,
     ) -> None:
         self.settings = NavigationSettings() if settings is None else settings
+        instance("settings", self.settings, NavigationSettings, "NavigationSettings(…)")
         self.executor = NavigationExecutor(self.settings.pillars > 0) if executor is None else executor
         self.matcher = GoalMatcher()
-        self.agents = whole_number("agents", agents, 2)
-        if learns not in ("executor", "matcher"):
-            raise InvalidSettings(f"learns must be 'executor' or 'matcher', but is {learns!r}")
+        self.agents = whole_number("agents", agents, 2, 10_000)
+        one_of("learns", learns, ("executor", "matcher"))
+        if not isinstance(getattr(self.executor, "parameters", None), int):
+            raise InvalidSettings(f"executor must be a law such as NavigationExecutor(…), but is {shown(executor)}")
         if isinstance(matcher, str) and matcher not in (*ASSIGNMENTS, *INFORMED, RANDOM):
             known = "; ".join((*ASSIGNMENTS, *INFORMED, RANDOM))
             raise InvalidSettings(f"the assignments are {known}, but got {matcher!r}")
@@ -115,13 +117,13 @@ class Navigation(Objective):
         if self.settings.flight is not None and (inner_loop is None or plane):
             raise InvalidSettings("flights need inner_loop= (40 numbers, such as linearized()), and ORCA is for discs")
         self.learns = learns
-        self.inner_loop = np.zeros(40, np.float32) if inner_loop is None else np.asarray(inner_loop, np.float32)
+        self.inner_loop = numbers("inner_loop", np.zeros(40) if inner_loop is None else inner_loop, np.float32)
         if self.inner_loop.shape != (40,) or not np.isfinite(self.inner_loop).all():
             raise InvalidSettings(f"inner_loop must be 40 finite numbers, but has shape {self.inner_loop.shape}")
         zeros = np.zeros(self.executor.parameters, np.float32)
-        self.steering = zeros if steering is None else np.asarray(steering, np.float32)
-        self.assigned = matcher if isinstance(matcher, str) else np.asarray(matcher, np.float32)
-        self.collision_steps, self.every = float(collision_steps), every
+        self.steering = zeros if steering is None else numbers("steering", steering, np.float32)
+        self.assigned = matcher if isinstance(matcher, str) else numbers("matcher", matcher, np.float32)
+        self.collision_steps, self.every = float(real_number("collision_steps", collision_steps)), every
         self.space = self.executor.space() if learns == "executor" else self.matcher.space()
         given = {Split.SEARCH: search, Split.SELECT: select, Split.HOLDOUT: holdout}
         self._splits = {split: self._drawn(split, amount, seed) for split, amount in given.items()}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, final, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import instance, numbers, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.navigation_settings import NavigationSettings
@@ -70,22 +70,22 @@ class NavigationLayouts(Sequence[NavigationLayout]):
     def __init__(
         self, starts: ArrayLike, velocities: ArrayLike, goals: ArrayLike, pillars: ArrayLike, seeds: ArrayLike
     ) -> None:  # fmt: skip
-        numbers = np.asarray(seeds, np.int64)
+        worlds = numbers("seeds", seeds, np.int64)
         given = {"starts": starts, "velocities": velocities, "goals": goals, "pillars": pillars}
-        arrays = {name: np.asarray(value, np.float64) for name, value in given.items()}
+        arrays = {name: numbers(name, value) for name, value in given.items()}
         shape = arrays["starts"].shape
         alike = all(arrays[name].shape == shape for name in ("velocities", "goals"))
         posts = arrays["pillars"].shape
-        fit = len(shape) == len(posts) == 3 and posts[::2] == shape[::2] and numbers.shape == shape[:1]
+        fit = len(shape) == len(posts) == 3 and posts[::2] == shape[::2] and worlds.shape == shape[:1]
         if not (alike and fit):
             told = {name: array.shape for name, array in arrays.items()}
             raise InvalidSettings(
                 "layouts need starts, velocities and goals (n, agents, dimension), pillars (n, pillars, dimension) and "
-                f"seeds (n,), but got {told} and {numbers.shape}"
+                f"seeds (n,), but got {told} and {worlds.shape}"
             )
-        if not all(np.isfinite(array).all() for array in arrays.values()) or (numbers < 0).any():
+        if not all(np.isfinite(array).all() for array in arrays.values()) or (worlds < 0).any():
             raise InvalidSettings("a layout's numbers must be finite and its seed at least 0")
-        for name, value in (*arrays.items(), ("seeds", numbers)):
+        for name, value in (*arrays.items(), ("seeds", worlds)):
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -160,7 +160,9 @@ def random_layouts(
     Raises:
         InvalidSettings: the box is too full.
     """
-    agents, n = whole_number("agents", agents, 1), whole_number("n", n, 0)
+    instance("settings", settings, NavigationSettings, "NavigationSettings(…)")
+    instance("rng", rng, np.random.Generator, "a numpy Generator")
+    agents, n = whole_number("agents", agents, 1, 10_000), whole_number("n", n, 0, 10**7)
     side, size = settings.side(agents), settings.dimension
     half = side / 2
     none = np.empty((n, 0, size))

@@ -15,7 +15,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import one_of, real_number
 from searchlib.objectives.navigation_assignment import hungarian, round_greedily, sinkhorn
 from searchlib.objectives.navigation_distances import crossed, distances
 from searchlib.objectives.navigation_layouts import NavigationLayouts
@@ -52,10 +52,8 @@ class GoalMatcher:
     temperature: float = 0.005
 
     def __post_init__(self) -> None:
-        if self.rounding not in ("assignment", "greedy"):
-            raise InvalidSettings(f"rounding must be 'assignment' or 'greedy', but is {self.rounding!r}")
-        if not 0 < self.temperature < math.inf:
-            raise InvalidSettings(f"temperature must be a positive number, but is {self.temperature!r}")
+        one_of("rounding", self.rounding, ("assignment", "greedy"))
+        real_number("temperature", self.temperature, "(0, inf)")
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import instance, real_number, whole_number
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.uav_settings import UavSettings
 
@@ -66,15 +66,12 @@ class NavigationSettings:
         for name in (
             "dt", "force", "radius", "contact_force", "contact_margin", "reached", "density", "pillar_radius",
         ):  # fmt: skip
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InvalidSettings(f"{name} must be a positive number, but is {value!r}")
-        if not 0 <= self.damping < 1:
-            raise InvalidSettings(f"damping must be a share from 0 to below 1, but is {self.damping!r}")
-        if not 0 <= self.start_speed < math.inf:
-            raise InvalidSettings(f"start_speed must be 0 or a positive number, but is {self.start_speed!r}")
+            real_number(name, getattr(self, name), "(0, inf)")
+        real_number("damping", self.damping, "[0, 1)")
+        real_number("start_speed", self.start_speed, "[0, inf)")
         if self.flight is None:
             return
+        instance("flight", self.flight, UavSettings, "UavSettings(…)")
         if self.pillars:
             raise InvalidSettings(f"flights know no pillars, but pillars={self.pillars}; leave them out")
         taken = self.flight.dt * self.flight.decide_every

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import listed, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 
@@ -76,7 +76,7 @@ class NoiseCases:
                 raise InvalidSettings(
                     f"{name}={count} noises cannot be cut into cases of images_per_case={self.images_per_case}"
                 )
-        object.__setattr__(self, "conditions", tuple(self.conditions))
+        object.__setattr__(self, "conditions", listed("conditions", self.conditions))
 
     def of(self, split: Split) -> Cases:
         """The cases of a split."""

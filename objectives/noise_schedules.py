@@ -22,6 +22,7 @@ from typing import Any, final
 
 import numpy as np
 
+from searchlib.arguments import listed, numbers, one_of, shown, whole_number
 from searchlib.errors import InvalidSettings, UnsupportedModel
 
 __all__ = ["KINDS", "PREDICTION_TYPES", "NoiseSchedule", "is_flow", "prediction_type_of", "split_prediction"]
@@ -62,25 +63,29 @@ class NoiseSchedule:
     train_steps: int = 1000
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InvalidSettings(f"kind must be one of {KINDS}, but got (kind={self.kind!r})")
-        logs = np.log(np.asarray(self.table, np.float64)) if self.table else np.empty(0)
-        if (self.kind == "vp") != (len(logs) > 1) or not np.isfinite(logs).all() or (np.diff(logs) <= 0).any():
+        one_of("kind", self.kind, KINDS)
+        whole_number("train_steps", self.train_steps, 1)
+        table = numbers("table", listed("table", self.table))
+        logs = np.log(table) if table.size and (table > 0).all() else np.full(table.shape, np.nan)
+        ascending = logs.ndim == 1 and np.isfinite(logs).all() and (np.diff(logs) > 0).all()
+        if not ascending or (self.kind == "vp") != (len(logs) > 1):
             raise InvalidSettings(
                 f"a schedule of kind 'vp', and no other, needs a table of at least 2 positive, strictly ascending "
-                f"noise levels, but got {len(self.table)} for (kind={self.kind!r})"
+                f"noise levels, but got {shown(self.table)} for (kind={self.kind!r})"
             )
         object.__setattr__(self, "_logs", logs)
 
     @staticmethod
     def from_sigmas(sigmas: Sequence[float]) -> NoiseSchedule:
         """A variance-preserving schedule from σ/α at the times 0, 1, 2 …"""
-        return NoiseSchedule("vp", tuple(float(sigma) for sigma in sigmas))
+        return NoiseSchedule("vp", tuple(numbers("sigmas", listed("sigmas", sigmas)).tolist()))
 
     @staticmethod
     def from_alphas_cumprod(alphas_cumprod: Any) -> NoiseSchedule:
         """From ᾱ at the times 0, 1, 2 …, such as ``scheduler.alphas_cumprod`` of diffusers."""
-        bars = np.array([float(bar) for bar in alphas_cumprod])
+        bars = numbers("alphas_cumprod", [float(bar) for bar in alphas_cumprod])
+        if len(bars) < 2 or not ((bars >= 0) & (bars < 1)).all() or not bars[:-1].all():
+            raise InvalidSettings(f"alphas_cumprod must be two or more numbers between 0 and 1, but are {shown(bars)}")
         if bars[-1] == 0:
             bars[-1] = min(LEAST_ALPHA_BAR, bars[-2] / 4)
         return NoiseSchedule.from_sigmas(np.sqrt((1 - bars) / bars).tolist())
@@ -98,11 +103,14 @@ class NoiseSchedule:
                 "and use NoiseSchedule('ve') with the prediction type 'sample'"
             )
         if is_flow(config):
-            return NoiseSchedule("flow", train_steps=int(config.get("num_train_timesteps", 1000)))
+            return NoiseSchedule("flow", train_steps=config.get("num_train_timesteps", 1000))
         from diffusers import DDPMScheduler  # its float32 betas are what every scheduler of diffusers computes
 
         fields = {key: config[key] for key in BETA_FIELDS if config.get(key) is not None}
-        scheduler: Any = DDPMScheduler(**fields)
+        try:
+            scheduler: Any = DDPMScheduler(**fields)
+        except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+            raise InvalidSettings(f"diffusers makes no betas of {shown(fields)}: {error}") from error
         return NoiseSchedule.from_alphas_cumprod(scheduler.alphas_cumprod)
 
     def starting_at(self, sigma: float) -> NoiseSchedule:

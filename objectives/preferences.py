@@ -41,7 +41,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import instance, listed, whole_number
 from searchlib.decision import DIGITS
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.teaching import Taught
@@ -96,7 +96,9 @@ class PreferencePairs:
     pairs: tuple[PreferencePair, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pairs", tuple(self.pairs))
+        object.__setattr__(self, "pairs", listed("pairs", self.pairs))
+        for pair in self.pairs:
+            instance("each of pairs", pair, PreferencePair, "a PreferencePair")
 
     def __len__(self) -> int:
         return len(self.pairs)

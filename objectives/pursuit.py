@@ -21,7 +21,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import instance, listed, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective, Scores
@@ -103,9 +103,11 @@ class Pursuit(Objective):
     ) -> None:
         self.tasks = PursuitRange() if tasks is None else tasks
         self.settings = PursuitSettings() if settings is None else settings
-        self.network = PursuitNetwork(self.settings.dimension, tuple(hidden))
+        instance("tasks", self.tasks, PursuitRange, "a PursuitRange(…)")
+        instance("settings", self.settings, PursuitSettings, "PursuitSettings(…)")
+        self.network = PursuitNetwork(self.settings.dimension, listed("hidden", hidden))
         length = self.network.parameters
-        self.space = self.network.space() if space is None else space
+        self.space = self.network.space() if space is None else instance("space", space, Space, "a searchlib Space")
         if self.space.dimension != length:
             raise InvalidSettings(
                 f"the network has {length} parameters, but rows of the space have {self.space.dimension} genes; "
@@ -123,7 +125,7 @@ class Pursuit(Objective):
     def _drawn(self, split: Split, amount: int | PursuitTasks, seed: int) -> PursuitTasks:
         if isinstance(amount, PursuitTasks):
             return amount
-        count = whole_number(split.value, amount, 1 if split is Split.SEARCH else 0)
+        count = whole_number(split.value, amount, 1 if split is Split.SEARCH else 0, 10**7)
         rng = np.random.default_rng([whole_number("seed", seed, 0), list(Split).index(split)])
         return self.tasks.uniform(rng, count, split=split)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, final
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import one_of, real_number, whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["PursuitSettings"]
@@ -56,12 +55,10 @@ class PursuitSettings:
     collision_radius: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.dimension not in (2, 3):
-            raise InvalidSettings(f"dimension must be 2 or 3, but is {self.dimension!r}")
+        one_of("dimension", self.dimension, (2, 3))
         for name, least in (("pursuers", 1), ("obstacles", 0), ("steps", 1), ("turn_every", 1)):
             whole_number(name, getattr(self, name), least)
-        if self.arena not in ("box", "cylinder"):
-            raise InvalidSettings(f"arena must be 'box' or 'cylinder', but is {self.arena!r}")
+        one_of("arena", self.arena, ("box", "cylinder"))
         if self.arena == "cylinder" and self.obstacles > 5:
             raise InvalidSettings(f"a cylinder arena has places for 5 posts, but obstacles={self.obstacles}")
         if self.fewest_obstacles is not None:
@@ -72,9 +69,7 @@ class PursuitSettings:
                     f"but is {self.fewest_obstacles} in a {self.arena}; leave it out"
                 )
         for name in ("dt", "pursuer_speed", "obstacle_radius", "collision_radius"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InvalidSettings(f"{name} must be a positive number, but is {value!r}")
+            real_number(name, getattr(self, name), "(0, inf)")
 
     @classmethod
     def tfs(cls) -> PursuitSettings:

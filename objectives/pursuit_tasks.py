@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, final, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import instance, listed, numbers, real_number, shown, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 
@@ -70,24 +70,24 @@ class PursuitTasks(Sequence[PursuitTask]):
     starts: NDArray[np.float64] | None = None
 
     def __init__(self, vectors: ArrayLike, seeds: ArrayLike, starts: ArrayLike | None = None) -> None:
-        rows, numbers = np.asarray(vectors, np.float64), np.asarray(seeds)
-        if rows.ndim != 2 or rows.shape[1] != len(TASK_AXES) or numbers.shape != rows.shape[:1]:
+        rows, given_seeds = numbers("vectors", vectors), numbers("seeds, whole numbers from 0,", seeds, np.int64)
+        if rows.ndim != 2 or rows.shape[1] != len(TASK_AXES) or given_seeds.shape != rows.shape[:1]:
             raise InvalidSettings(
                 f"tasks need vectors of shape (n, {len(TASK_AXES)}) for {TASK_AXES} and n seeds, "
-                f"but got shapes {rows.shape} and {numbers.shape}"
+                f"but got shapes {rows.shape} and {given_seeds.shape}"
             )
         wrong = ~np.isfinite(rows) | (rows < 0) | ((rows == 0) & (np.arange(len(TASK_AXES)) != 2))
         if wrong.any():
             row, axis = np.argwhere(wrong)[0]
             raise InvalidSettings(f"{TASK_AXES[axis]} of task {row} must be positive, but is {rows[row, axis]}")
-        if len(numbers) and (numbers.dtype.kind not in "iu" or (numbers < 0).any()):
-            raise InvalidSettings(f"seeds must be whole numbers from 0, but are {seeds!r:.80}")
-        places = None if starts is None else np.asarray(starts, np.float64)
+        if (given_seeds < 0).any():
+            raise InvalidSettings(f"seeds must be whole numbers from 0, but are {shown(seeds)}")
+        places = None if starts is None else numbers("starts", starts)
         if places is not None and (places.ndim != 3 or len(places) != len(rows)):
             raise InvalidSettings(
                 f"starts must have shape ({len(rows)}, pursuers + 1, dimension), but have {places.shape}"
             )
-        for name, value in (("vectors", rows), ("seeds", numbers.astype(np.int64)), ("starts", places)):
+        for name, value in (("vectors", rows), ("seeds", given_seeds), ("starts", places)):
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -166,6 +166,7 @@ def _name(task: PursuitTask) -> str:
 
 def split_seeds(split: Split, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
     """Fresh seeds for worlds of a split; seeds of different splits never meet, whatever generators they come from."""
+    instance("split", split, Split, "a Split")
     return seeds_of(split, rng.integers(0, 2**60, n))
 
 
@@ -218,9 +219,14 @@ class PursuitRange:
 
     def __post_init__(self) -> None:
         for name in TASK_AXES:
-            pair = getattr(self, name)
-            if len(pair) != 2 or not 0 <= pair[0] <= pair[1] < np.inf:
-                raise InvalidSettings(f"{name} must be (low, high) with 0 <= low <= high, but is {pair!r}")
+            pair = tuple(
+                real_number(f"each of {name}", end, "[0, inf)") for end in listed(name, getattr(self, name))
+            )
+            if len(pair) != 2 or pair[0] > pair[1]:
+                raise InvalidSettings(
+                    f"{name} must be (low, high) with 0 <= low <= high, but is {shown(getattr(self, name))}"
+                )
+            object.__setattr__(self, name, pair)
 
     @classmethod
     def only(

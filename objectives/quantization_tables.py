@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import instance, listed, numbers, real_number, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective
@@ -61,21 +61,27 @@ class QuantizedModels(Objective):
         group: int = 128,
         parameters: Mapping[str, float] | None = None,
     ) -> None:
-        self.tasks, self.bits = tuple(scores), tuple(whole_number("bits", b, 1) for b in bits)
+        instance("scores", scores, Mapping, "scores of models by task")
+        for task, table in scores.items():
+            instance(f"scores[{task!r}]", table, Mapping, "scores by model")
+        sizes = instance("parameters", {} if parameters is None else parameters, Mapping, "numbers by model")
+        whole_number("group", group, 1)
+        self.tasks = tuple(scores)
+        self.bits = tuple(whole_number("each of bits", b, 1, 64) for b in listed("bits", bits))
         if not self.tasks:
             raise InvalidSettings("scores must hold at least one task: {'LAMBADA': {'OPT_1B3': (59.6, 59.6, …), …}}")
         shared = [name for name in scores[self.tasks[0]] if all(name in table for table in scores.values())]
-        known = {name: size for name in shared for size in [(parameters or {}).get(name) or parameters_of(name)]}
+        known = {name: size for name in shared for size in [sizes.get(name) or parameters_of(name)]}
         if not shared:
             raise InvalidSettings("no model has scores for every task")
         self.models = tuple(shared)
-        self.table = np.array([[scores[task][name] for task in self.tasks] for name in shared], np.float64)
+        self.table = numbers("scores", [[scores[task][name] for task in self.tasks] for name in shared])
         if self.table.shape != (len(shared), len(self.tasks), len(self.bits)) or not np.isfinite(self.table).all():
             raise InvalidSettings(f"every model must have {len(self.bits)} finite scores per task, one per bit-width")
         names = [f"{name}@{b}" for name in shared for b in self.bits]
         self.bytes = np.array([_bytes(known[name], b, group) for name in shared for b in self.bits])
         costs = () if memory is None else ((tuple(self.bytes.tolist()),),)
-        budgets = () if memory is None else (float(memory),)
+        budgets = () if memory is None else (real_number("memory", memory, "(0, inf)"),)
         self.space = Allocation(("model",), tuple(names), costs, budgets)
 
     def cases(self, split: Split) -> Cases:

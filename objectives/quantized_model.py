@@ -12,7 +12,9 @@ from typing import Any, Self, final
 
 from torch import nn
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidSettings, UnsupportedModel
+from searchlib.json_data import json_object, read_json
 from searchlib.objectives.channel_balancing import Balance, InputRanges
 from searchlib.objectives.fake_quantization import FakeQuantization, Rounding
 from searchlib.objectives.quantizable_layers import find_layers
@@ -153,12 +155,12 @@ class QuantizationPlan:
         """
         given = {"balances": balances, "rounding": rounding, "static": static}
         try:
-            told = json.loads(Path(path).read_text(encoding="utf-8"))
+            told = json_object("it", read_json(path))
             tensors = tuple(SizedTensor(**sizes) for sizes in told["tensors"])
             plan, missing = BitPlan.from_json(told["plan"]), [n for n in told.get("measured", ()) if given[n] is None]
             found = cls(plan, tensors, told["full"], symmetric=told["symmetric"], **given)  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
-            raise InvalidSettings(f"{path} holds no quantization plan: {error}") from error
+            raise InvalidSettings(f"{shown(path)} holds no quantization plan: {error}") from error
         if missing:
             raise InvalidSettings(
                 f"{path} was searched with {missing[0]}, which were measured on the model and are not saved; build the "

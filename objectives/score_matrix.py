@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import file_path, listed, shown
 from searchlib.errors import InvalidSettings, MissingDependency
 
 __all__ = ["ScoreMatrix"]
@@ -43,6 +46,12 @@ class ScoreMatrix:
     items: tuple[str | int, ...]
 
     def __post_init__(self) -> None:
+        for name in ("models", "items"):
+            object.__setattr__(self, name, listed(name, getattr(self, name)))
+            if not all(isinstance(one, str | int | np.integer) for one in getattr(self, name)):
+                raise InvalidSettings(f"{name} must be texts or whole numbers, but are {shown(getattr(self, name))}")
+        if not isinstance(self.scores, np.ndarray) or self.scores.dtype.kind not in "biuf":
+            raise InvalidSettings(f"scores must be an array of numbers, but are {shown(self.scores)}")
         shape = (len(self.models), len(self.items))
         if self.scores.shape != shape or min(shape) < 2:
             raise InvalidSettings(
@@ -93,10 +102,13 @@ class ScoreMatrix:
                 data = data.to_numpy(dtype=np.float64, na_value=np.nan)
             elif isinstance(data, np.ma.MaskedArray):
                 data = np.ma.filled(data.astype(np.float64), np.nan)
-            scores = np.array(data, np.float64)
-        except (TypeError, ValueError) as error:
+            scores = np.array(data)
+            if scores.dtype.kind not in "biufO":
+                raise TypeError(f"they are of type {scores.dtype}")
+            scores = scores.astype(np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidSettings(
-                f"scores must be numbers, models x items, but are {data!s:.120} ({error}); the names of models "
+                f"scores must be numbers, models x items, but are {shown(data)} ({error}); the names of models "
                 f"belong into the index of a DataFrame, or into models="
             ) from error
         if scores.ndim != 2:
@@ -115,9 +127,9 @@ class ScoreMatrix:
             InvalidSettings: there is no such file, an unknown ending, a damaged file, or a cell that is no number.
             MissingDependency: a parquet file, without pandas and pyarrow.
         """
-        path = Path(path)
+        path = file_path("scores", path)
         kind = path.suffix.lower()
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InvalidSettings(f"there is no score table at {str(path)!r}")
         if kind in (".csv", ".tsv"):
             return cls._read_text(path, "\t" if kind == ".tsv" else ",")
@@ -135,7 +147,7 @@ class ScoreMatrix:
                     raise InvalidSettings(f"{str(path)!r} must hold an array 'scores', but holds {list(data)}")
                 models = next((data[name].tolist() for name in ("models", "names") if name in data), None)
                 scores, items = data["scores"], data["items"].tolist() if "items" in data else None
-        except (OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, NotImplementedError) as error:
             raise InvalidSettings(f"{str(path)!r} is not a file that numpy.savez wrote ({error})") from error
         except ValueError as error:  # InvalidSettings is one, too
             if isinstance(error, InvalidSettings):
@@ -310,12 +322,12 @@ def _samples(folder: Path, metrics: Sequence[str], filters: Sequence[str]) -> di
 
 def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every sample of a file and where it stands."""
-    with path.open(encoding="utf-8") as file:  # not splitlines: a sample may hold U+2028
+    with path.open(encoding="utf-8", errors="replace") as file:  # not splitlines: a sample may hold U+2028
         for number, line in enumerate(file, start=1):
             where = f"line {number} of {str(path)!r}"
             try:
                 sample = json.loads(line) if line.strip() else None
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise InvalidSettings(f"{where} is no JSON ({error}); the file may have been cut off") from error
             if sample is not None and (not isinstance(sample, dict) or "doc_id" not in sample):
                 raise InvalidSettings(f"{where} is not a sample of lm-evaluation-harness: it has no 'doc_id'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from searchlib import Predictor
 from searchlib.algorithms import FittedPredictor
+from searchlib.arguments import check_field, real_number, whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["SequencePredictor"]
@@ -74,20 +74,16 @@ class SequencePredictor(Predictor):
 
     def __post_init__(self) -> None:
         for name in ("steps", "features_per_step", "hidden", "iterations", "batch"):
-            if int(getattr(self, name)) != getattr(self, name) or getattr(self, name) < 1:
-                raise InvalidSettings(
-                    f"SequencePredictor({name}=…) must be a whole number of at least 1, but is {getattr(self, name)!r}"
-                )
-        if self.mask is not None and not 0 <= self.mask < self.features_per_step:
+            check_field(self, name, whole_number, 1)
+        try:
+            check_field(self, "mask", whole_number, 0, self.features_per_step - 1, optional=True)
+        except InvalidSettings as refusal:
             raise InvalidSettings(
-                f"SequencePredictor(mask=…) must be one of the {self.features_per_step} features of a step, numbered "
-                f"from 0, or None, but is {self.mask!r}"
-            )
+                f"{refusal}; it is one of the {self.features_per_step} features of a step, or None"
+            ) from None
         for name in ("rate", "margin"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InvalidSettings(f"SequencePredictor({name}=…) must be positive, but is {getattr(self, name)!r}")
-        if not 0 <= self.quantile < 1:
-            raise InvalidSettings(f"SequencePredictor(quantile=…) must lie in [0, 1), but is {self.quantile!r}")
+            check_field(self, name, real_number, "(0, inf)")
+        check_field(self, "quantile", real_number, "[0, 1)")
 
     def check(self, features: int) -> None:
         """Say whether candidates with this many features can be such sequences.

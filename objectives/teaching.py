@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from searchlib.arguments import whole_number
 from searchlib.cases import Split
+from searchlib.chunks import plan_chunks
 from searchlib.decision import Decision, decide
 from searchlib.errors import InvalidSettings
-from searchlib.evaluation import plan_chunks
 from searchlib.objectives.lessons import Lessons, as_students, derived_seed, known_labels
 from searchlib.objectives.teaching_format import MATH_SAMPLING, Exam, Rationale, TeachingFormat, TeachingProblem
 from searchlib.objectives.text_model import Sampling, TextModel, checked

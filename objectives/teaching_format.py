@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
+from searchlib.arguments import listed
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.text_model import Prompt, Sampling
 
@@ -65,7 +66,7 @@ class TeachingProblem:
     answer: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "exams", tuple(self.exams))
+        object.__setattr__(self, "exams", listed("exams", self.exams))
         if not self.exams:
             raise InvalidSettings(
                 f"a teaching problem needs at least one exam, but there is none: {self.question!r:.80}"

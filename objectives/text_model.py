@@ -10,11 +10,11 @@ and divided among workers only if the completion of a cell does not depend on th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
+from searchlib.arguments import listed, real_number, shown, whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["Prompt", "Sampling", "TextModel", "before_stop", "checked"]
@@ -44,7 +44,7 @@ class Prompt:
     def __post_init__(self) -> None:
         for name, value in (("text", self.text), ("prefix", self.prefix)):
             if not isinstance(value, str):
-                raise InvalidSettings(f"{name} must be a string, but is {value!r:.80}")
+                raise InvalidSettings(f"{name} must be a string, but is {shown(value)}")
 
     @property
     def full(self) -> str:
@@ -84,20 +84,17 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise InvalidSettings(f"temperature must be a finite number from 0 up, but is {self.temperature!r}")
-        if self.top_k is not None and self.top_k < 1:
-            raise InvalidSettings(f"top_k must be at least 1, or None for all tokens, but is {self.top_k!r}")
-        if not 0 < self.top_p <= 1:
-            raise InvalidSettings(f"top_p must be in (0, 1], but is {self.top_p!r}")
-        if self.max_tokens < 1:
-            raise InvalidSettings(f"max_tokens must be at least 1, but is {self.max_tokens!r}")
+        real_number("temperature", self.temperature, "[0, inf)")
+        if self.top_k is not None:
+            whole_number("top_k, or None for all tokens,", self.top_k, 1)
+        real_number("top_p", self.top_p, "(0, 1]")
+        whole_number("max_tokens", self.max_tokens, 1)
         given: object = self.stop
         if isinstance(given, str):
             raise InvalidSettings(f"stop must be a tuple of strings; instead of {given!r} use ({given!r},)")
-        object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "stop", listed("stop", self.stop, "a tuple of strings"))
         if not all(isinstance(stop, str) and stop for stop in self.stop):
-            raise InvalidSettings(f"stop must hold strings that are not empty, but is {self.stop!r}")
+            raise InvalidSettings(f"stop must hold strings that are not empty, but is {shown(self.stop)}")
 
 
 class TextModel(Protocol):

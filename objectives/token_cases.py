@@ -9,6 +9,7 @@ from typing import Any, Self, final
 import numpy as np
 import torch
 
+from searchlib.arguments import numbers, shown
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.answer_cases import Case, answer_tokens, prompt_tokens
 
@@ -36,8 +37,14 @@ class TokenCase:
     response: tuple[bool, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", tuple(np.asarray(self.tokens, np.int64).tolist()))
-        object.__setattr__(self, "response", tuple(np.asarray(self.response, np.bool_).tolist()))
+        tokens, response = numbers("tokens", self.tokens, np.int64), numbers("response", self.response, np.bool_)
+        if tokens.ndim != 1 or response.ndim != 1:
+            raise InvalidSettings(
+                f"tokens and response must have one entry per token, but are {shown(self.tokens)} and "
+                f"{shown(self.response)}"
+            )
+        object.__setattr__(self, "tokens", tuple(tokens.tolist()))
+        object.__setattr__(self, "response", tuple(response.tolist()))
         if len(self.tokens) != len(self.response) or not any(self.response) or self.response[0]:
             raise InvalidSettings(
                 f"a case needs one bool per token, some of them True, the first False, but there are "

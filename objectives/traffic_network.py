@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+from searchlib.arguments import one_of
 from searchlib.errors import InvalidSettings, MissingDependency
 
 __all__ = ["RESCO", "Link", "Signal", "TrafficNetwork", "resco"]
@@ -189,8 +190,7 @@ def resco(name: str) -> TrafficNetwork:
         InvalidSettings: there is none of that name.
         MissingDependency: ``sumo-rl`` is not installed.
     """
-    if name not in RESCO:
-        raise InvalidSettings(f"the RESCO networks are {', '.join(RESCO)}, but {name!r} was asked for")
+    one_of("the name of a RESCO network", name, tuple(RESCO))
     package = importlib.util.find_spec("sumo_rl")
     if package is None or not package.submodule_search_locations:
         raise MissingDependency("RESCO's networks are read from sumo-rl: pip install 'searchlib[traffic]'")

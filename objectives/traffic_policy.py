@@ -20,7 +20,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import listed, whole_number
 from searchlib.errors import InvalidCandidate
 from searchlib.objectives.pursuit_policy import parameter_parts
 from searchlib.objectives.traffic_sight import VEHICLE, TrafficSight
@@ -102,7 +102,7 @@ class TrafficNetworkPolicy:
     embedding: int = 2
 
     def __post_init__(self) -> None:
-        for width in self.hidden:
+        for width in listed("hidden", self.hidden):
             whole_number("hidden", width, 1)
         whole_number("embedding", self.embedding, 0)
 

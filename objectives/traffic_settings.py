@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import real_number, whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["NEIGHBORS", "TrafficSettings"]
@@ -53,9 +52,7 @@ class TrafficSettings:
             whole_number(name, getattr(self, name), 1)
         whole_number("clearing", self.clearing, 0)
         for name in ("reach", "longest_red"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InvalidSettings(f"{name} must be a positive number, but is {value!r}")
+            real_number(name, getattr(self, name), "(0, inf)")
         if self.yellow >= self.decide_every:
             raise InvalidSettings(
                 f"yellow must be over before the next decision, but yellow={self.yellow} and "

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import real_number, whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["CYLINDERS", "DRONES", "UavSettings"]
@@ -70,15 +69,14 @@ class UavSettings:
             "dt", "radius", "height", "cylinder_radius", "capture_radius", "speed", "acceleration", "evader_speed",
             "clearance", "spacing",
         ):  # fmt: skip
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InvalidSettings(f"{name} must be a positive number, but is {value!r}")
-        if not 1 <= self.gain_spread < math.inf:
-            raise InvalidSettings(f"gain_spread must be at least 1, but is {self.gain_spread!r}")
+            real_number(name, getattr(self, name), "(0, inf)")
+        real_number("gain_spread", self.gain_spread, "[1, inf)")
         if self.steps % self.decide_every:
             raise InvalidSettings(
                 f"steps must be a multiple of decide_every, but are {self.steps} and {self.decide_every}"
             )
+        if self.physics_rate * self.dt > 1e9:
+            raise InvalidSettings(f"a control step of dt={self.dt!r} is too long for physics_rate={self.physics_rate}")
         if abs(self.substeps - self.physics_rate * self.dt) > 1e-6 or self.substeps < 1:
             raise InvalidSettings(
                 f"a control step must take a whole number of physics steps, but dt={self.dt!r} takes "

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, final, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import numbers, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.pursuit_tasks import split_seeds
@@ -111,15 +111,15 @@ class UavTasks(Sequence[UavTask]):
     seeds: NDArray[np.int64]
 
     def __init__(self, vectors: ArrayLike, seeds: ArrayLike) -> None:
-        rows, numbers = np.asarray(vectors, np.float64), np.asarray(seeds, np.int64)
-        if rows.ndim != 2 or rows.shape[1] != len(UAV_AXES) or numbers.shape != (len(rows),):
+        rows, worlds = numbers("vectors", vectors), numbers("seeds", seeds, np.int64)
+        if rows.ndim != 2 or rows.shape[1] != len(UAV_AXES) or worlds.shape != (len(rows),):
             raise InvalidSettings(
-                f"tasks need vectors (n, {len(UAV_AXES)}) and seeds (n,), but got {rows.shape} and {numbers.shape}"
+                f"tasks need vectors (n, {len(UAV_AXES)}) and seeds (n,), but got {rows.shape} and {worlds.shape}"
             )
-        if not np.isfinite(rows).all() or (numbers < 0).any():
+        if not np.isfinite(rows).all() or (worlds < 0).any():
             raise InvalidSettings("a task's numbers must be finite and its seed at least 0")
         object.__setattr__(self, "vectors", rows)
-        object.__setattr__(self, "seeds", numbers)
+        object.__setattr__(self, "seeds", worlds)
 
     @classmethod
     def of(cls, tasks: Sequence[UavTask] | UavTasks) -> UavTasks:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from searchlib.arguments import instance
 from searchlib.cases import Cases
 from searchlib.errors import InvalidSettings
 from searchlib.objectives.answer_cases import Case
@@ -207,6 +208,7 @@ def recommended_bits(
     Returns:
         by kind the name of a plan, or None where none is good enough.
     """
+    instance("table", table, QuantizationTable, "a QuantizationTable")
     chosen: dict[str, str | None] = {}
     for kind in KINDS:
         rows = [row for row in table.rows if row.kind == kind and row.method == method]

@@ -19,13 +19,15 @@ from searchlib.front import Front, FrontPoint
 from searchlib.history import History
 from searchlib.holdout import Comparison, Holdout
 from searchlib.lazy import lazy_names
-from searchlib.loop import Search, search
+from searchlib.loop import Search
 from searchlib.objective import Direction, FunctionObjective, Objective, Scores
 from searchlib.raced_rows import CaseRacing
 from searchlib.result import Outcome, Record, Result
 from searchlib.seeded_population import SeededPopulation
 from searchlib.space import Candidates, ItemSpace, Population, Space, StagedSpace, WeightSpace
+from searchlib.standing import Standing
 from searchlib.study import Study
+from searchlib.whole_search import search
 
 if TYPE_CHECKING:
     from searchlib.additive_profile import AdditiveProfile
@@ -131,6 +133,7 @@ __all__ = [
     "Split",
     "StagedSpace",
     "Stages",
+    "Standing",
     "Status",
     "Study",
     "TaskArchive",

@@ -3,134 +3,141 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import csv
-import dataclasses
-import functools
-import importlib.util
 import inspect
 import json
 import sys
-import traceback
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 import searchlib.spaces as spaces  # so that a study's space is known by its name
-from searchlib import algorithms
-from searchlib.algorithms import Algorithm, Status
+from searchlib import exchange
+from searchlib.algorithms import Algorithm
 from searchlib.budget import Budget
-from searchlib.case_source import CaseSource, FreshCases
-from searchlib.curriculum import Curriculum, Ladder
-from searchlib.errors import InvalidSettings, SearchlibError, StudyDamaged
-from searchlib.history import History
+from searchlib.case_source import CaseSource
+from searchlib.errors import InvalidSettings, SearchlibError
+from searchlib.exchange.tables import history_rows, plain, to_parquet
 from searchlib.loop import Search
+from searchlib.named_objective import WrongObjective, named_objective
 from searchlib.objective import Objective
+from searchlib.progress_bar import ProgressBar
 from searchlib.raced_rows import CaseRacing
-from searchlib.result import Result
+from searchlib.rebuilt_settings import CONSTRUCTORS, rebuilt, rebuilt_or_none
+from searchlib.report.page import write_report
+from searchlib.report.watch import watch
+from searchlib.result import Outcome, Result
 from searchlib.space import Space
 from searchlib.study import GIVEN_SEEDS, Study
-from searchlib.task_archive import TaskArchive
-
-#: The settings that a study writes as ``repr``; read back with these names and nothing else.
-_CONSTRUCTORS: dict[str, Any] = {
-    "Auto": algorithms.Auto,
-    "Beam": algorithms.Beam,
-    "Budget": Budget,
-    "CMAES": algorithms.CMAES,
-    "CaseRacing": CaseRacing,
-    "CatCMAwM": algorithms.CatCMAwM,
-    "Curriculum": Curriculum,
-    "EstimationOfDistribution": algorithms.EstimationOfDistribution,
-    "Evolution": algorithms.Evolution,
-    "EvolutionStrategy": algorithms.EvolutionStrategy,
-    "ExactAllocation": algorithms.ExactAllocation,
-    "FreshCases": FreshCases,
-    "GaussianProcess": algorithms.GaussianProcess,
-    "HingeRanker": algorithms.HingeRanker,
-    "Ladder": Ladder,
-    "LocalSearch": algorithms.LocalSearch,
-    "Nevergrad": algorithms.Nevergrad,
-    "Pool": algorithms.Pool,
-    "GaussNewton": algorithms.GaussNewton,
-    "NSGA2": algorithms.NSGA2,
-    "NSGA3": algorithms.NSGA3,
-    "OneAtATime": algorithms.OneAtATime,
-    "OnePlusOneES": algorithms.OnePlusOneES,
-    "Portfolio": algorithms.Portfolio,
-    "ProbedAllocation": algorithms.ProbedAllocation,
-    "PredictorGuided": algorithms.PredictorGuided,
-    "QuasiRandom": algorithms.QuasiRandom,
-    "RandomSearch": algorithms.RandomSearch,
-    "ScikitPredictor": algorithms.ScikitPredictor,
-    "ShrinkingPool": algorithms.ShrinkingPool,
-    "Stages": algorithms.Stages,
-    "TaskArchive": TaskArchive,
-}
 
 _EXAMPLES = """examples:
   python -m searchlib list                               spaces and algorithms
+  python -m searchlib run prune.py:make --budget 400 --study mixtral.db
   python -m searchlib show mixtral.db                    what a study has found so far
   python -m searchlib resume mixtral.db --objective prune.py:make
   python -m searchlib export mixtral.db --csv history.csv
+  python -m searchlib export mixtral.db --optuna trials.db   then: optuna-dashboard sqlite:///trials.db
+  python -m searchlib report mixtral.db -o report.html   one web page that needs no network
+  python -m searchlib watch mixtral.db                   the same page, live
 """
 
 
-class _WrongObjective(InvalidSettings):
-    """What ``--objective`` names cannot be used."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 fine, 1 a search or study problem, 2 wrong usage)."""
+    """Search from the command line, and read what searches have found.
+
+    The exit status is 0 when all is well, 1 for a problem of a search or a study, 2 for wrong usage, and 130 for a
+    search that was interrupted (its best so far is printed).
+    """
+    what = inspect.getdoc(main)
     parser = argparse.ArgumentParser(
-        "searchlib", epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, description=main.__doc__
+        "searchlib", description=what, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_completion(parser)
     listing = commands.add_parser("list", help="list the spaces and algorithms of this installation")
+    listing.add_argument("--json", action="store_true", help="as one JSON object")
     listing.set_defaults(run=_list)
     show = commands.add_parser("show", help="say what a study holds")
     show.add_argument("study", type=Path)
     show.add_argument("--json", action="store_true", help="as one JSON object")
     show.set_defaults(run=_show)
+    what = "a function in a file of yours that returns the objective, or (objective, algorithm)"
+    begin = commands.add_parser("run", help="search with an objective of your own")
+    begin.add_argument("objective", metavar="FILE.py:NAME", help=what)
+    begin.add_argument("--budget", type=int, metavar="N", help="evaluations")
+    begin.add_argument("--seconds", type=float, metavar="S", help="the most time that it may take")
+    begin.add_argument("--target", type=float, metavar="VALUE", help="stop where it is reached")
+    begin.add_argument("--study", type=Path, help="file to keep the search in; where it is there, the search goes on")
+    begin.add_argument("--seed", type=int, default=0)
+    begin.add_argument("--timeout", type=float, metavar="S", help="seconds for a candidate (with --workers)")
+    begin.add_argument("--batch-size", type=int, metavar="N", help="the most candidates that are asked for at once")
+    begin.add_argument("--asynchronous", action="store_true", help="for evaluation times that differ")
+    begin.set_defaults(run=_run)
     resume = commands.add_parser("resume", help="go on with a study")
     resume.add_argument("study", type=Path)
-    what = "a function in a file of yours that returns the objective, or (objective, algorithm)"
     resume.add_argument("--objective", required=True, metavar="FILE.py:NAME", help=what)
     resume.add_argument("--budget", type=int, help="evaluations in all; by default what the study was started with")
-    resume.add_argument("--workers", type=int, default=1)
+    for searching in (begin, resume):
+        searching.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes")
+        searching.add_argument("--quiet", action="store_true", help="without a line that says how far it is")
+        searching.add_argument("--json", action="store_true", help="what was found, as one JSON object")
     resume.set_defaults(run=_resume)
     export = commands.add_parser("export", help="write a study's history as a table")
     export.add_argument("study", type=Path)
     target = export.add_mutually_exclusive_group(required=True)
     target.add_argument("--csv", type=Path, metavar="FILE", help="'-' for standard output")
     target.add_argument("--json", type=Path, metavar="FILE", help="'-' for standard output")
+    target.add_argument("--parquet", type=Path, metavar="FILE", help="with every number to the last bit")
+    target.add_argument("--optuna", metavar="URL-OR-FILE", help="a storage that optuna-dashboard opens")
     export.set_defaults(run=_export)
+    report = commands.add_parser("report", help="write a study as one web page that needs no network")
+    report.add_argument("study", type=Path)
+    report.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="FILE")
+    report.set_defaults(run=_report)
+    watching = commands.add_parser("watch", help="serve the same page to this machine while a search runs")
+    watching.add_argument("study", type=Path)
+    watching.add_argument("--port", type=int, default=0, help="by default any free one")
+    watching.set_defaults(run=_watch)
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        outcome = options.run(options)
     except SearchlibError as error:
         print(f"searchlib: {error}", file=sys.stderr)
-        return 2 if isinstance(error, _WrongObjective) else 1
+        return 2 if isinstance(error, InvalidSettings) else 1
     except BrokenPipeError:
         return 0
-    return 0
+    return 130 if outcome is Outcome.INTERRUPTED else 0
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    """``--print-completion bash|zsh|tcsh``, where shtab is installed."""
+    try:
+        import shtab
+    except ImportError:
+        return
+    shtab.add_argument_to(parser, help="print what a shell needs to complete words by Tab")
 
 
 def _list(options: argparse.Namespace) -> None:
-    del options
-    print("algorithms (searchlib.…)")
-    for name, kind in _CONSTRUCTORS.items():
-        if issubclass(kind, Algorithm):
-            print(f"  {name:<26}{_first_line(kind)}")
-    print("spaces (searchlib.spaces.…)")
-    for name in spaces.__all__:
-        kind = getattr(spaces, name)
-        if isinstance(kind, type) and issubclass(kind, Space):
-            print(f"  {name:<26}{_first_line(kind)}")
+    found = {
+        "algorithms": {name: kind for name, kind in CONSTRUCTORS.items() if issubclass(kind, Algorithm)},
+        "spaces": {name: kind for name in spaces.__all__ if _is_space(kind := getattr(spaces, name))},
+    }
+    lines = {what: {name: _first_line(kind) for name, kind in kinds.items()} for what, kinds in found.items()}
+    if options.json:
+        print(json.dumps(lines, indent=2))
+        return
+    for what, where in (("algorithms", "searchlib"), ("spaces", "searchlib.spaces")):
+        print(f"{what} ({where}.…)")
+        for name, line in lines[what].items():
+            print(f"  {name:<26}{line}")
+
+
+def _is_space(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Space)
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -147,47 +154,78 @@ def _show(options: argparse.Namespace) -> None:
         print(result.front)
 
 
-def _resume(options: argparse.Namespace) -> None:
-    objective = _load(options.objective)
+def _run(options: argparse.Namespace) -> Outcome:
+    made = named_objective(options.objective)
+    objective, algorithm = made if isinstance(made, tuple) else (made, None)
+    if not isinstance(objective, Objective):
+        raise WrongObjective(
+            f"{options.objective!r} returned a plain function, of which nobody knows the space; return "
+            f"searchlib.FunctionObjective(function, space) instead"
+        )
+    budget = Budget(evaluations=options.budget, seconds=options.seconds, target=options.target)
+    run = Search(
+        objective, algorithm, budget=budget, seed=options.seed, study=options.study, workers=options.workers,
+        timeout=options.timeout, batch_size=options.batch_size, asynchronous=options.asynchronous,
+    )  # fmt: skip
+    return _finished(run, options)
+
+
+def _finished(run: Search, options: argparse.Namespace) -> Outcome:
+    """Go through a search and print what it has found."""
+    shown = False if options.quiet or options.json else None
+    with contextlib.closing(run), run, ProgressBar(shown=shown) as bar:
+        for _ in run:
+            bar.show(run.standing)
+        bar.say("picking the winner")
+        result = run.result()
+    print(json.dumps(_found(result), indent=2) if options.json else result)
+    return result.outcome
+
+
+def _resume(options: argparse.Namespace) -> Outcome:
+    objective = named_objective(options.objective)
     with Study.open(options.study) as study:
         settings, space = study.settings, study.space
         given = study.read_array(GIVEN_SEEDS)
     if given is None:
         given = np.array(settings["given_seeds"], space.dtype)
-    algorithm = None
+    algorithm, asynchronous = None, bool(settings.get("asynchronous"))
     if isinstance(objective, tuple):  # an algorithm of the user's own comes along, since its name is not imported
         objective, algorithm = objective
     plain = not isinstance(objective, Objective)
     run = Search(
         objective,
-        _rebuilt(settings["algorithm"], Algorithm) if algorithm is None else algorithm,
+        rebuilt(settings["algorithm"], Algorithm) if algorithm is None else algorithm,
         space=space if plain else None,
         direction=_direction(settings) if plain else None,
         batched=plain and settings["objective"].get("batched", False),
-        budget=_rebuilt(settings["budget"], Budget) if options.budget is None else options.budget,
+        budget=rebuilt(settings["budget"], Budget) if options.budget is None else options.budget,
         seed=settings["seed"],
         seeds=[space.decode(row) for row in given],
         threads=settings["threads"],
-        batch_size=settings["batch_size"] if settings["batch_given"] else None,
-        racing=_rebuilt_or_none(settings.get("racing"), CaseRacing),
-        cases=_rebuilt_or_none(settings.get("case_source"), CaseSource),
+        batch_size=settings["batch_size"] if settings["batch_given"] and not asynchronous else None,
+        asynchronous=asynchronous,
+        racing=rebuilt_or_none(settings.get("racing"), CaseRacing),
+        cases=rebuilt_or_none(settings.get("case_source"), CaseSource),
         shortlist=settings["shortlist"],
         choose=settings.get("choose"),
         study=options.study,
         workers=options.workers,
     )
-    with contextlib.closing(run), run:
-        for _ in run:
-            pass
-        print(run.result())
+    return _finished(run, options)
 
 
 def _export(options: argparse.Namespace) -> None:
+    if options.parquet is not None:
+        print(to_parquet(options.study, options.parquet))
+        return
+    if options.optuna is not None:
+        there = exchange.to_optuna(options.study, options.optuna)
+        print(f"{len(there.get_trials(deepcopy=False))} trials in the Optuna study {there.study_name!r}")
+        return
     with Study.open(options.study) as study:
-        rows = _history_rows(study.history())
-    path = options.csv or options.json
-    console = contextlib.nullcontext(sys.stdout)
-    with console if str(path) == "-" else path.open("w", newline="", encoding="utf-8") as stream:
+        rows = history_rows(study.history())
+    with _text_target(options.csv or options.json, options.study) as stream:
         if options.json:
             json.dump(rows, stream, indent=1)
             stream.write("\n")
@@ -196,6 +234,30 @@ def _export(options: argparse.Namespace) -> None:
             writer.writeheader()
             for row in rows:
                 writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()})
+
+
+@contextlib.contextmanager
+def _text_target(path: Path, study: Path) -> Iterator[TextIO]:
+    """A file to be written, or the console where it is called ``-``; never the study that is read."""
+    if str(path) == "-":
+        yield sys.stdout
+        return
+    if path.exists() and path.samefile(study):
+        raise InvalidSettings(f"{str(path)!r} is the study itself; write its table to another file")
+    try:
+        stream = path.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise InvalidSettings(f"{str(path)!r} cannot be written: {error.strerror}; its folder must exist") from error
+    with stream:
+        yield stream
+
+
+def _report(options: argparse.Namespace) -> None:
+    print(write_report(options.study, options.output))
+
+
+def _watch(options: argparse.Namespace) -> None:
+    watch(options.study, port=options.port, tell=lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
 
 
 def _summary(study: Study, result: Result) -> dict[str, Any]:
@@ -207,142 +269,29 @@ def _summary(study: Study, result: Result) -> dict[str, Any]:
     return {
         "study": str(study.path),
         **{name: settings[name] for name in named},
+        "best": None if np.isnan(best) else float(best),
+        **_found(result),
+    }
+
+
+def _found(result: Result) -> dict[str, Any]:
+    """What a search has found, as JSON values."""
+    return {
         "evaluations": result.history.evaluations,
         "told": len(result.history),
         "failed": result.history.failures,
         "seconds": round(result.seconds, 3),
-        "best": None if np.isnan(best) else float(best),
         "outcome": result.outcome.value,
-        "winner": _plain(result.best),
+        "winner": plain(result.best),
         "value": None if np.isnan(result.value) else result.value,
         "holdout": None if result.holdout is None else result.holdout.to_json(),
         "front": None if result.front is None else result.front.to_json(),
     }
 
 
-def _history_rows(history: History) -> list[dict[str, Any]]:
-    """The history as plain rows, one per candidate told."""
-    columns = (history.ids, history.batch, history.status, history.values, history.secondary, history.fresh)
-    return [
-        {
-            "id": int(index),
-            "batch": int(batch),
-            "status": Status(status).name,
-            "value": None if np.isnan(value).any() else float(value[0]) if len(value) == 1 else value.tolist(),
-            "secondary": None if np.isnan(secondary) else float(secondary),
-            "fresh": bool(fresh),
-            "candidate": None if row is None else _plain(history.space.decode(row)),
-            "genes": None if row is None else row.tolist(),
-            "error": error,
-        }
-        for index, batch, status, value, secondary, fresh, row, error in zip(
-            *columns, history.rows(), history.errors, strict=True
-        )
-    ]
-
-
-def _load(target: str) -> Any:
-    """Call ``NAME`` of the user's own ``FILE.py``: an objective, a plain function, or one of them with an algorithm."""
-    path, _, name = target.rpartition(":")
-    if not name or not path.endswith(".py") or not Path(path).is_file():
-        raise _WrongObjective(f"--objective must be FILE.py:NAME with an existing file, but is {target!r}")
-    make = getattr(_imported(path), name, None)
-    if not callable(make):
-        raise _WrongObjective(f"{path!r} has no function {name!r} that makes the objective")
-    needed = _needed(make)
-    if needed:
-        raise _WrongObjective(
-            f"{target!r} is called without arguments, but needs {', '.join(needed)}; name a function that needs none "
-            f"and returns the objective"
-        )
-    made = _of_the_user(make, path, f"{target!r} made no objective")
-    objective, *algorithm = made if isinstance(made, tuple) and len(made) == 2 else (made,)
-    plain = callable(objective) and not isinstance(objective, type)
-    if not (plain or isinstance(objective, Objective)) or not all(isinstance(one, Algorithm) for one in algorithm):
-        raise _WrongObjective(
-            f"{target!r} must return an Objective, a function to search, or (objective, algorithm), "
-            f"but returned {made!r:.200}"
-        )
-    return made
-
-
-def _imported(path: str) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses and pickles look for it
-    sys.path.insert(0, str(Path(path).resolve().parent))  # as if it were run as a script
-    _of_the_user(functools.partial(spec.loader.exec_module, module), path, f"{path!r} cannot be imported")
-    return module
-
-
-def _needed(make: Callable[..., Any]) -> list[str]:
-    """Names of the arguments that a call must have; none where Python cannot tell."""
-    try:
-        parameters = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [each.name for each in parameters if each.default is each.empty and each.kind not in optional]
-
-
-def _of_the_user(call: Callable[[], Any], path: str, failed: str) -> Any:
-    """Call the user's own code; what it raises becomes one sentence with the last line of ``path`` that was reached."""
-    try:
-        return call()
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == Path(path).resolve()]
-        line = f" (line {lines[-1]})" if lines else ""
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise _WrongObjective(f"{failed}{line}: {reason:.500}") from error
-
-
-def _rebuilt(text: str, kind: type[Any]) -> Any:
-    """Rebuild settings from their ``repr``: constructor calls of known names with literal arguments, nothing else."""
-    def build(node: ast.expr) -> Any:
-        if isinstance(node, ast.Name) and node.id in ("inf", "nan"):
-            return float(node.id)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CONSTRUCTORS:
-            named = {keyword.arg: build(keyword.value) for keyword in node.keywords if keyword.arg}
-            return _CONSTRUCTORS[node.func.id](*map(build, node.args), **named)
-        if isinstance(node, ast.Tuple | ast.List):
-            return tuple(map(build, node.elts)) if isinstance(node, ast.Tuple) else list(map(build, node.elts))
-        return ast.literal_eval(node)
-
-    try:
-        value = build(ast.parse(text, mode="eval").body)
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise StudyDamaged(
-            f"the study's settings cannot be rebuilt from {text!r:.200}; if the algorithm is your own, let the "
-            f"function given as --objective return (objective, algorithm)"
-        ) from error
-    if not isinstance(value, kind):
-        raise StudyDamaged(f"the study should hold a {kind.__name__}, but holds {text!r:.200}")
-    return value
-
-
-def _rebuilt_or_none(text: str | None, kind: type[Any]) -> Any:
-    return None if text is None else _rebuilt(text, kind)
-
-
 def _direction(settings: dict[str, Any]) -> Any:
     direction = settings["direction"]
     return direction if isinstance(direction, str) else tuple(direction)
-
-
-def _plain(value: Any) -> Any:
-    """A typed value as JSON."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
 def _first_line(kind: type[Any]) -> str:

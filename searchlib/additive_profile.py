@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchlib.allocation_space import AllocationSpace
-from searchlib.arguments import whole_number
+from searchlib.arguments import listed, numbers, shown, whole_number
 from searchlib.errors import InvalidSettings
 from searchlib.knapsack import Allocated, Knapsack, Method, solve
 
@@ -22,6 +24,12 @@ __all__ = ["AdditiveProfile", "Weights"]
 
 #: How much each metric counts, for all parts or for each: by name or in order, numbers or arrays ``(parts,)``.
 Weights = Mapping[str, ArrayLike] | ArrayLike
+
+#: What numpy raises on a file that savez has not written.
+_DAMAGES = (
+    KeyError, TypeError, ValueError, ArithmeticError, AttributeError, EOFError, OSError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @final
@@ -77,24 +85,27 @@ class AdditiveProfile:
     option_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        loss = np.array(self.loss, np.float64)
+        loss = numbers("loss", self.loss)
         loss = loss[None] if loss.ndim == 2 else loss
         if loss.ndim != 3 or not loss.size:
-            raise InvalidSettings(f"loss must have shape (metrics, parts, options), but has {np.shape(self.loss)}")
-        shape, budgets = loss.shape, np.array(self.budgets, np.float64).reshape(-1)
+            raise InvalidSettings(f"loss must have shape (metrics, parts, options), but has {loss.shape}")
+        shape, budgets = loss.shape, numbers("budgets", self.budgets).reshape(-1)
         if np.isnan(loss).any() or not np.isfinite(loss).any(axis=2).all():
-            raise InvalidSettings("every loss must be a number or +inf, and every part needs an option of finite loss")
-        error = np.full(shape, np.nan) if self.error is None else np.array(self.error, np.float64)
+            raise InvalidSettings(
+                f"every loss must be a number or +inf, and every part needs an option of finite loss, but losses are "
+                f"{shown(self.loss)}"
+            )
+        error = np.full(shape, np.nan) if self.error is None else numbers("error", self.error)
         base = np.where(np.isfinite(loss[0]), loss[0], np.inf).argmin(axis=1) if self.base is None else self.base
         cases = np.zeros(shape[1:]) if self.cases is None else self.cases
         arrays: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
             "loss": (loss, shape), "error": (error[None] if error.ndim == 2 else error, shape),
             "costs": (_costs(self.costs, budgets, shape), (len(budgets), *shape[1:])),
-            "budgets": (budgets, budgets.shape), "base": (np.array(base, np.int64), shape[1:2]),
-            "cases": (np.array(cases, np.int64), shape[1:]),
+            "budgets": (budgets, budgets.shape), "base": (numbers("base", base, np.int64), shape[1:2]),
+            "cases": (numbers("cases", cases, np.int64), shape[1:]),
         }  # fmt: skip
         if self.groups is not None:
-            arrays["groups"] = (np.array(self.groups, np.int64), shape[1:2])
+            arrays["groups"] = (numbers("groups", self.groups, np.int64), shape[1:2])
         for name, (array, expected) in arrays.items():
             if array.shape != expected:
                 raise InvalidSettings(f"{name} must have shape {expected} beside a loss of {shape}, not {array.shape}")
@@ -102,13 +113,14 @@ class AdditiveProfile:
             object.__setattr__(self, name, array)
         chosen = np.arange(shape[2]) == arrays["base"][0][:, None]
         if not (chosen & np.isfinite(loss[0])).any(axis=1).all():
-            raise InvalidSettings(f"base must hold an option of finite loss for every part, but is {base!r:.200}")
+            raise InvalidSettings(f"base must hold an option of finite loss for every part, but is {shown(base)}")
         names = (("metrics", 0, ""), ("part_names", 1, "part "), ("option_names", 2, "option "))
         for name, axis, prefix in names:
             given = getattr(self, name)
-            plain = tuple(map(str, [f"{prefix}{i}" for i in range(shape[axis])] if given is None else given))
+            usual = [f"{prefix}{i}" for i in range(shape[axis])]
+            plain = tuple(map(str, usual if given is None else listed(name, given)))
             if len(plain) != shape[axis] or len(set(plain)) < len(plain):
-                raise InvalidSettings(f"{name} must be {shape[axis]} distinct names, but are {plain!r:.200}")
+                raise InvalidSettings(f"{name} must be {shape[axis]} distinct names, but are {shown(given)}")
             object.__setattr__(self, name, plain)
         if self.max_distinct is not None:
             object.__setattr__(self, "max_distinct", whole_number("max_distinct", self.max_distinct, 1))
@@ -197,13 +209,17 @@ class AdditiveProfile:
         else:
             given = list(weights) if np.iterable(weights) else [weights]
         if len(given) != metrics:
-            raise InvalidSettings(f"weights must be one per metric of {list(self.metrics)}, but are {len(given)}")
-        try:
-            table = np.stack([np.broadcast_to(np.asarray(weight, np.float64), (parts,)) for weight in given])
-        except ValueError:
-            raise InvalidSettings(f"a weight must be a number or one number per part ({parts})") from None
-        if not np.isfinite(table).all() or (table < 0).any():
-            raise InvalidSettings("weights must be finite and not negative: losses are all minimized")
+            raise InvalidSettings(f"weights must be one per metric of {list(self.metrics)}, but are {shown(weights)}")
+        columns = [numbers("a weight", weight) for weight in given]
+        if any(column.shape not in ((), (1,), (parts,)) for column in columns):
+            raise InvalidSettings(
+                f"a weight must be a number or one number per part ({parts}), but weights are {shown(weights)}"
+            )
+        table = np.stack([np.broadcast_to(column, (parts,)) for column in columns])
+        if not ((table >= 0) & (table <= 1e150)).all():
+            raise InvalidSettings(
+                f"weights must be at most 1e150 and not negative (losses are all minimized), but are {shown(weights)}"
+            )
         return table
 
     def problem(self, budgets: ArrayLike | None = None, weights: Weights | None = None) -> Knapsack:
@@ -216,7 +232,7 @@ class AdditiveProfile:
             raise InvalidSettings(f"say how much each metric counts: weights={dict.fromkeys(self.metrics, 1.0)}")
         loss = self.loss[0] if weights is None else self.combined(weights).loss[0]
         loss = np.where(self.allowed, loss, np.inf)
-        limits = self.budgets if budgets is None else np.asarray(budgets, np.float64).reshape(-1)
+        limits = self.budgets if budgets is None else numbers("budgets", budgets).reshape(-1)
         return Knapsack(loss, self.costs, limits, groups=self.groups, max_distinct=self.max_distinct)
 
     def allocate(
@@ -312,19 +328,19 @@ class AdditiveProfile:
             InvalidSettings: another file.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 fields: dict[str, Any] = {name: file[name] for name in file.files}
             for name in ("metrics", "part_names", "option_names"):
                 fields[name] = tuple(fields[name].tolist())
             if "max_distinct" in fields:
                 fields["max_distinct"] = int(fields["max_distinct"])
             return cls(**fields)
-        except (KeyError, TypeError, ValueError, AttributeError, EOFError) as error:
-            raise InvalidSettings(f"{path} holds no profile of AdditiveProfile.save: {error}") from error
+        except _DAMAGES as error:
+            raise InvalidSettings(f"{shown(path)} holds no profile of AdditiveProfile.save: {error}") from error
 
 
 def _costs(costs: Any, budgets: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    table = np.array(costs, np.float64)
+    table = numbers("costs", costs)
     return table.reshape(0, *shape[1:]) if not len(budgets) and not table.size else table
 
 

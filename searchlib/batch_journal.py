@@ -31,8 +31,13 @@ class BatchJournal:
     def __init__(self, study: Study, objective: Objective, signs: NDArray[np.float64]) -> None:
         self._study, self._objective, self._signs = study, objective, signs
 
-    def write(self, told: Told, number: int, stored: StoredBatch | None, asked: int, seconds: float) -> None:
+    def write(
+        self, told: Told, number: int, stored: StoredBatch | None, asked: int, seconds: float,
+        place: tuple[int, int] | None = None,
+    ) -> None:  # fmt: skip
         """Keep what came of the batch ``number``, for which ``asked`` candidates were asked; check what is on file.
+
+        ``place`` is for batches that are told in another order (:meth:`searchlib.Study.write_told`).
 
         Raises:
             StudyMismatch: the same candidates have other values than on file.
@@ -42,7 +47,7 @@ class BatchJournal:
             return
         before = None if stored is None else self._study.told(stored)
         if before is None:
-            self._study.write_told(number, told, seconds)
+            self._study.write_told(number, told, seconds, place)
         elif not np.allclose(before.values, told.values, rtol=1e-9, atol=0.0, equal_nan=True):
             raise StudyMismatch(
                 f"the scores on file for batch {number} now reduce to other values than they did; "

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import final
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, real_number, whole_number
 from searchlib.errors import InvalidSettings
 
 __all__ = ["Budget"]
@@ -37,20 +36,13 @@ class Budget:
     target: float | None = None
 
     def __post_init__(self) -> None:
-        limits = [getattr(self, field.name) for field in fields(self)]
-        if all(limit is None for limit in limits):
+        for name in ("evaluations", "cells"):
+            check_field(self, name, whole_number, 1, optional=True)
+        for name in ("seconds", "cost"):
+            check_field(self, name, real_number, "(0, inf]", optional=True)
+        check_field(self, "target", real_number, "[-inf, inf]", optional=True)
+        if all(getattr(self, field.name) is None for field in fields(self)):
             raise InvalidSettings("a budget needs at least one limit, for example Budget(evaluations=400)")
-        for field in fields(self):
-            limit = getattr(self, field.name)
-            if limit is None:
-                continue
-            if field.name in ("evaluations", "cells"):
-                object.__setattr__(self, field.name, whole_number(f"Budget({field.name}=…)", limit, 1))
-                continue
-            if isinstance(limit, bool) or not isinstance(limit, int | float):
-                raise InvalidSettings(f"Budget({field.name}=…) must be a number, but is {limit!r}")
-            if math.isnan(limit) or (field.name != "target" and limit <= 0):
-                raise InvalidSettings(f"Budget({field.name}=…) must be greater than 0, but is {limit!r}")
 
     def __repr__(self) -> str:
         parts = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) is not None]

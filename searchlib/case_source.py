@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
 from searchlib.objective import Objective
@@ -69,8 +69,7 @@ class FreshCases(CaseSource):
     per_generation: int
 
     def __post_init__(self) -> None:
-        whole = whole_number("FreshCases(per_generation=…)", self.per_generation, 1)
-        object.__setattr__(self, "per_generation", whole)
+        check_field(self, "per_generation", whole_number, 1)
 
     def start(self, objective: Objective, rng: np.random.Generator) -> CaseRun:
         """Begin on an objective.

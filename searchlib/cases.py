@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import check_field, listed, shown
 from searchlib.errors import InvalidSettings
 
 __all__ = ["Cases", "Split"]
@@ -43,15 +44,16 @@ class Cases:
     payload: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", tuple(self.ids))
+        check_field(self, "ids", listed)
+        for name in self.ids:
+            if not isinstance(name, str | int | np.integer):
+                raise InvalidSettings(f"case ids must be texts or whole numbers, but one is {shown(name)}")
         if len(set(self.ids)) != len(self.ids):
             twice = next(name for name in self.ids if self.ids.count(name) > 1)
             raise InvalidSettings(f"case ids must be distinct, but {twice!r} occurs {self.ids.count(twice)} times")
-        if self.payload is not None and len(self.payload) != len(self.ids):
-            raise InvalidSettings(
-                f"payload must have one item per case id, but there are {len(self.payload)} items "
-                f"for {len(self.ids)} ids"
-            )
+        if self.payload is not None and (items := _length(self.payload)) != len(self.ids):
+            there = f"is {shown(self.payload)}" if items is None else f"there are {items} items"
+            raise InvalidSettings(f"payload must have one item per case id, but {there} for {len(self.ids)} ids")
 
     @classmethod
     def of(cls, payload: Sequence[Any]) -> Cases:
@@ -77,3 +79,10 @@ class Cases:
     def digest(self) -> str:
         """A short fingerprint of the ids, by which a study recognizes its cases."""
         return hashlib.blake2b(repr(self.ids).encode(), digest_size=8).hexdigest()
+
+
+def _length(payload: Any) -> int | None:
+    try:
+        return len(payload)
+    except TypeError:
+        return None

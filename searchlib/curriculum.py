@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, flag, instance, listed, one_of, real_number, shown, whole_number
 from searchlib.case_source import CaseRun, CaseSource
 from searchlib.cases import Cases
 from searchlib.errors import InvalidSettings, InvalidTell, MissingOperator
@@ -47,11 +46,11 @@ class Ladder:
     threshold: float = 0.6
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rungs", whole_number("Ladder(rungs=…)", self.rungs, 2))
-        if not (math.isfinite(self.start) and math.isfinite(self.end)):
-            raise InvalidSettings(f"a ladder leads between finite values, but got {self.start!r} and {self.end!r}")
-        if not 0 <= self.threshold < 1:
-            raise InvalidSettings(f"Ladder(threshold=…) must be a success in [0, 1), but is {self.threshold!r}")
+        check_field(self, "coordinate", instance, str, "the name of a coordinate")
+        check_field(self, "rungs", whole_number, 2)
+        for name in ("start", "end"):
+            check_field(self, name, real_number)
+        check_field(self, "threshold", real_number, "[0, 1)")
 
     def value(self, rung: int) -> float:
         """The coordinate on a rung, counted from 0."""
@@ -143,19 +142,21 @@ class Curriculum(CaseSource):
 
     def __post_init__(self) -> None:
         for name in ("per_generation", "every"):
-            object.__setattr__(self, name, whole_number(f"Curriculum({name}=…)", getattr(self, name), 1))
+            check_field(self, name, whole_number, 1)
         for name in ("low", "high", "share", "expansion"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidSettings(f"Curriculum({name}=…) must lie in [0, 1], but is {getattr(self, name)!r}")
-        if self.low > self.high or not 0 <= self.decay < math.inf:
-            raise InvalidSettings(f"`low <= high` and `decay >= 0` must hold, but got {self!r}")
-        if self.weights not in ("uniform", "learnability"):
-            raise InvalidSettings(f"Curriculum(weights=…) is 'uniform' or 'learnability', but is {self.weights!r}")
+            check_field(self, name, real_number, "[0, 1]")
+        check_field(self, "decay", real_number, "[0, inf)")
+        if self.low > self.high:
+            raise InvalidSettings(f"`low <= high` must hold, but got {self!r}")
+        check_field(self, "weights", one_of, ("uniform", "learnability"))
+        for name in ("repeat", "forget"):
+            check_field(self, name, flag)
+        check_field(self, "archive", instance, TaskArchive, "a TaskArchive(…)")
         for name in ("grid", "ladders"):
-            if not isinstance(getattr(self, name), Sequence):
-                raise InvalidSettings(f"Curriculum({name}=…) must be a tuple, but is {getattr(self, name)!r}")
+            check_field(self, name, listed)
         object.__setattr__(self, "grid", tuple(whole_number("Curriculum(grid=…)", cells, 1) for cells in self.grid))
-        object.__setattr__(self, "ladders", tuple(self.ladders))
+        for ladder in self.ladders:
+            instance("each of Curriculum(ladders=…)", ladder, Ladder, "a Ladder(…)")
         named = [ladder.coordinate for ladder in self.ladders]
         if len(set(named)) < len(named):
             raise InvalidSettings(f"a coordinate has one ladder at most, but the ladders are of {named}")
@@ -195,12 +196,13 @@ class CurriculumRun:
     """A curriculum at work. ``archive.tasks`` are shares of the ranges; ``rung`` counts over all ladders."""
 
     def __init__(self, settings: Curriculum, tasks: Any, rng: np.random.Generator) -> None:
-        self.settings, self.tasks, self._rng = settings, tasks, rng
+        self.settings, self.tasks = instance("settings", settings, Curriculum, "a Curriculum(…)"), tasks
+        self._rng = instance("rng", rng, np.random.Generator, "a numpy Generator")
+        if not all(hasattr(tasks, name) for name in ("names", "near", "valid", "unit", "at")):
+            raise InvalidSettings(f"tasks must be a searchlib.spaces.CurriculumTasks, but are {shown(tasks)}")
         self.archive = KeptTasks(settings.archive, tasks.dimension)
         self.rung = 0
         self._asked = 0
-        if not all(hasattr(tasks, name) for name in ("names", "near", "valid", "unit", "at")):
-            raise InvalidSettings(f"tasks must be a searchlib.spaces.CurriculumTasks, but are {tasks!r:.200}")
         self._columns = [self._column(ladder) for ladder in settings.ladders]
         self._grid = self._cells(settings.grid)
 

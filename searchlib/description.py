@@ -16,7 +16,7 @@ __all__ = ["FIXED", "describe", "identity"]
 #: Settings that decide the history; a study refuses to resume when one of them differs.
 FIXED = (
     "space", "direction", "objective", "cases", "algorithm", "seed", "batch_size", "batch_given", "chunk", "threads",
-    "given_seeds", "racing", "case_source", "task_space",
+    "given_seeds", "racing", "case_source", "task_space", "asynchronous",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.history import History, Told
+from searchlib.key_table import KeyTable
 from searchlib.scoretable import ScoreTable
 from searchlib.seeded_population import as_seeded
 from searchlib.space import Population, Space, row_keys
@@ -21,23 +22,18 @@ class Known:
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self._position: dict[bytes, int] = {}
+        self._first = KeyTable()
 
     def __len__(self) -> int:
-        return len(self._position)
+        return len(self._first)
 
     def find(self, population: Population) -> NDArray[np.int64]:
         """For every row its first position in the history, or -1; shape ``(n,)``."""
-        return np.array([self._position.get(key, -1) for key in self._keys(population)], np.int64)
+        return self._first.find(self._keys(population))
 
     def add(self, population: Population, start: int) -> NDArray[np.int64]:
         """Note that these rows are told at positions ``start…``; for duplicates their first position, else -1."""
-        source = np.full(len(population), -1)
-        for index, key in enumerate(self._keys(population)):
-            first = self._position.setdefault(key, start + index)
-            if first != start + index:
-                source[index] = first
-        return source
+        return self._first.add(self._keys(population), start)
 
     def _keys(self, population: Population) -> list[bytes]:
         seeded = as_seeded(population)
@@ -59,18 +55,24 @@ def told(
         history: everything told before.
     """
     fresh = source < 0
-    columns = (table.values, table.secondary, table.standard_error, table.status, table.stopped)
+    columns: tuple[Any, ...] = (table.values, table.secondary, table.standard_error, table.status, table.stopped)
     if fresh.all():
-        return Told(ids, population, *columns[:4], fresh, tuple(table.errors), table.stopped, table.cached)
+        values, secondary, error, status, _ = columns
+        texts = tuple(table.errors)
+        return Told(ids, population, values, secondary, error, status, fresh, texts, table.stopped, table.cached)
     behind = len(history)
     # A new row lies behind the history; a duplicate points into the history or at an earlier new row.
     place = np.cumsum(fresh) - 1 + behind
     place = np.where(fresh, place, np.where(source < behind, source, place[np.maximum(source - behind, 0)]))
-    past = (history.values, history.secondary, history.standard_error, history.status, history.stopped)
-    pairs: Any = zip(past, columns, strict=True)
-    values, secondary, error, status, stopped = (np.concatenate(pair)[place] for pair in pairs)
-    texts = iter(table.errors)
-    errors = tuple(next(texts) if new else "" for new in fresh)
+    old, new = place < behind, place >= behind
+    parts: list[Any] = []
+    for name, column in zip(("values", "secondary", "standard_error", "status", "stopped"), columns, strict=True):
+        part = np.empty((len(ids), *column.shape[1:]), column.dtype)
+        part[old], part[new] = history.at(name, place[old]), column[place[new] - behind]
+        parts.append(part)
+    values, secondary, error, status, stopped = parts
+    told_texts = iter(table.errors)
+    errors = tuple(next(told_texts) if new else "" for new in fresh)
     cached = np.zeros(len(ids), np.bool_)
     cached[fresh] = table.cached
     return Told(ids, population, values, secondary, error, status, fresh, errors, stopped, cached)

@@ -10,6 +10,7 @@
     ├── UnsupportedModel     (ValueError)    a model whose structure the adapter cannot handle
     ├── InvalidTell          (ValueError)    evidence that contradicts what was asked
     ├── EvaluationFailed     (RuntimeError)  too many candidates failed; carries the first traceback
+    ├── WorkersLost          (RuntimeError)  a cluster has gone away in the middle of a search
     ├── CacheError           (RuntimeError)  a file that is no evaluation cache, or is damaged, or cannot be written
     └── StudyError           (RuntimeError)
         ├── StudyMismatch                    the file holds another search than the one being resumed
@@ -33,6 +34,7 @@ __all__ = [
     "StudyError",
     "StudyMismatch",
     "UnsupportedModel",
+    "WorkersLost",
 ]
 
 
@@ -66,6 +68,10 @@ class InvalidTell(SearchlibError, ValueError):
 
 class EvaluationFailed(SearchlibError, RuntimeError):
     """Too many candidates in a row failed; the message ends with the first traceback."""
+
+
+class WorkersLost(SearchlibError, RuntimeError):
+    """The workers that a search was using have gone away, all of them; what they had finished is on file."""
 
 
 class CacheError(SearchlibError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Where chunks of the score table are computed: in process or on worker processes; failures are data.
+"""Where chunks of the score table are computed: in this process, on worker processes or on a cluster.
 
 The *chunk* (some candidate rows × some case columns) is the atom of evaluation, commit and retry. Its extent comes
 from the objective alone and it runs with a fixed number of threads, so results do not depend on how many workers
@@ -7,100 +7,40 @@ there are.
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
 import hashlib
 import logging
-import math
 import os
-import pickle
-import sys
+import shutil
+import tempfile
 import time
-import traceback
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Self, final
+from dataclasses import replace
+from typing import Any, Self, cast, final
 
-import numpy as np
-import threadpoolctl
-from numpy.typing import NDArray
-
-from searchlib.algorithms.algorithm import Status
-from searchlib.arguments import whole_number
+from searchlib.arguments import real_number, whole_number
 from searchlib.cases import Cases, Split
-from searchlib.errors import InvalidSettings
-from searchlib.objective import Objective, Scores
-from searchlib.space import Candidates, Population
+from searchlib.chunks import Chunk, ChunkScores, failed_chunk, joined, score_chunk
+from searchlib.devices import DEVICES, checked_devices
+from searchlib.errors import InvalidSettings, WorkersLost
+from searchlib.objective import Objective
+from searchlib.space import Population
+from searchlib.worker import Columns, Task, columns_of, limited, work
 
-__all__ = ["Chunk", "ChunkScores", "Evaluator", "plan_chunks", "score_chunk"]
+__all__ = ["Evaluator", "abandon", "arrived", "died", "sent"]
 
 logger = logging.getLogger("searchlib")
 
-#: Positions of cases in their split.
-Columns = NDArray[np.intp]
+#: What loky, dask and Ray raise for a task whose worker has died or was ended.
+_DEATHS = ("BrokenProcessPool", "KilledWorker", "ShutdownExecutorError", "WorkerCrashedError")
 
+#: What dask raises for a task that nobody takes any more.
+_GONE = ("ClosedClientError",)
 
-@final
-@dataclass(frozen=True)
-class Chunk:
-    """Rows ``[row, row_end)`` × cases ``[case, case_end)`` of one batch."""
-
-    row: int
-    row_end: int
-    case: int
-    case_end: int
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class ChunkScores:
-    """What became of a chunk of r rows and c cases.
-
-    Arguments:
-        chunk: which cells.
-        values: shape ``(r, c, k)``; NaN where a row is not DONE.
-        secondary: shape ``(r, c)``; NaN where the objective gives none.
-        status: shape ``(r,)`` of :class:`~searchlib.algorithms.Status`.
-        errors: one text per row, empty where nothing went wrong.
-        seconds: time the evaluation took.
-    """
-
-    chunk: Chunk
-    values: NDArray[np.float64]
-    secondary: NDArray[np.float64]
-    status: NDArray[np.int8]
-    errors: tuple[str, ...]
-    seconds: float
-
-
-def plan_chunks(rows: int, cases: int, chunk_rows: int, chunk_cases: int | None) -> list[Chunk]:
-    """Cut a table of ``rows`` × ``cases`` into chunks."""
-    width = chunk_cases or max(cases, 1)
-    return [
-        Chunk(row, min(row + chunk_rows, rows), case, min(case + width, cases))
-        for row in range(0, rows, chunk_rows)
-        for case in range(0, cases, width)
-    ]
-
-
-def score_chunk(objective: Objective, rows: Population, cases: Cases, chunk: Chunk) -> ChunkScores:
-    """Evaluate one chunk; whatever the objective raises costs the guilty candidates only.
-
-    A chunk that raises is tried again in halves where memory ran out, else row by row.
-    """
-    start = time.perf_counter()
-    try:
-        values, secondary, status, errors = _checked(
-            objective.evaluate(Candidates(objective.space, rows), cases), len(rows), cases
-        )
-    except Exception as error:
-        if len(rows) > 1:
-            step = (len(rows) + 1) // 2 if _out_of_memory(error) else 1
-            logger.warning("a chunk of %d candidates raised (%r); trying it in parts of %d", len(rows), error, step)
-            return _in_parts(objective, rows, cases, chunk, step)
-        values, secondary, status, errors = _failed(1, len(cases), traceback.format_exc())
-    return ChunkScores(chunk, values, secondary, status, errors, time.perf_counter() - start)
+#: Seconds after which worker processes without work end, as in joblib.
+_IDLE = 300
 
 
 @final
@@ -113,24 +53,31 @@ class Evaluator:
             ``joblib.parallel_config`` names.
         threads: BLAS and OpenMP threads per chunk, the same for any number of workers.
         timeout: seconds per candidate, after which its worker is killed and the candidate failed; needs workers.
+        devices: GPUs, each for one worker process that sees no other.
     """
 
-    def __init__(self, objective: Objective, *, workers: int = 1, threads: int = 1, timeout: float | None = None):
-        workers, threads = whole_number("workers", workers, 1), whole_number("threads", threads, 1)
-        if timeout is not None and not timeout > 0:
-            raise InvalidSettings(f"timeout must be greater than 0 seconds, but is {timeout!r}")
+    def __init__(
+        self, objective: Objective, *, workers: int = 1, threads: int = 1, timeout: float | None = None,
+        devices: Sequence[int | str] | None = None,
+    ) -> None:  # fmt: skip
+        workers, threads = whole_number("workers", workers, 1, 10_000), whole_number("threads", threads, 1, 10_000)
+        self._devices = () if devices is None else checked_devices(devices, workers)
+        workers = len(self._devices) or workers
+        if timeout is not None:
+            real_number("timeout, greater than 0 seconds,", timeout, "(0, inf)")
         if timeout is not None and workers == 1:
             raise InvalidSettings(
-                "a time-out can only be kept by killing a worker process, but workers=1 evaluates in this one; "
+                f"timeout={timeout} can only be kept by killing a worker process, but workers=1 evaluates in this one; "
                 "pass workers=2 or more"
             )
-        self._objective, self._workers, self._threads, self._timeout = objective, workers, threads, timeout
+        self._objective, self.workers, self._threads, self._timeout = objective, workers, threads, timeout
         # Pickled before anybody enters it: what an objective installs on entry stays in its own process.
         self._recipe = _pickled(objective) if workers > 1 else b""
+        self._key = f"{hashlib.blake2b(self._recipe, digest_size=16).hexdigest()} on {threads} threads"
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(_limited(self._threads))
+        self._stack.enter_context(limited(self._threads))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -144,122 +91,200 @@ class Evaluator:
 
         With an ``order`` ``(c,)`` of some of the split's columns, ``cases`` are these, and chunks count in it. Cases
         that the split does not have are their own ``order``.
-        """
-        if self._workers == 1:
-            for chunk in chunks:
-                yield score_chunk(self._objective, rows[chunk.row : chunk.row_end], _columns(cases, chunk), chunk)
-            return
-        from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-        waiting = {chunk: rows[chunk.row : chunk.row_end] for chunk in chunks}
+        Raises:
+            WorkersLost: a cluster has gone away.
+        """
+        if self.workers == 1:
+            for chunk in chunks:
+                yield score_chunk(self._objective, rows[chunk.row : chunk.row_end], columns_of(cases, chunk), chunk)
+            return
+        waiting = {chunk: self.task(rows[chunk.row : chunk.row_end], split, chunk, order) for chunk in chunks}
         try:
-            for scores in self._on_workers(waiting, split, order):
+            for scores in self._on_workers(waiting.values()):
                 del waiting[scores.chunk]
                 yield scores
-        except TerminatedWorkerError:
+        except Exception as error:
+            if not died(error):
+                raise
             logger.warning("a worker died; running its %d unfinished chunks one by one", len(waiting))
-            for chunk, part in waiting.items():
-                yield self._alone(part, split, chunk, order)
+            for task in waiting.values():
+                yield self.alone(task)
 
-    def _on_workers(
-        self, parts: dict[Chunk, Population], split: Split, order: Columns | Cases | None
-    ) -> Iterator[ChunkScores]:
-        import joblib  # costs more than all of searchlib, and only workers need it
+    def task(self, rows: Population, split: Split, chunk: Chunk, order: Columns | Cases | None = None) -> Task:
+        """A chunk as workers take it."""
+        return Task(self._key, self._recipe, rows, split, chunk, order, self._threads, self._timeout)
 
-        parallel = joblib.Parallel(
-            n_jobs=self._workers, prefer="processes", return_as="generator_unordered", batch_size=1, max_nbytes=None
-        )
-        key = f"{hashlib.blake2b(self._recipe, digest_size=16).hexdigest()} on {self._threads} threads"
-        limit = self._timeout
-        yield from parallel(
-            joblib.delayed(_score_on_worker)(key, self._recipe, part, split, chunk, order, self._threads, limit)
-            for chunk, part in list(parts.items())
-        )
-
-    def _alone(self, rows: Population, split: Split, chunk: Chunk, order: Columns | Cases | None) -> ChunkScores:
+    def alone(self, task: Task) -> ChunkScores:
         """Run one chunk with nothing beside it, so that a dying worker names the guilty rows."""
-        from joblib.externals.loky.process_executor import TerminatedWorkerError
-
         start = time.perf_counter()
         try:
-            (scores,) = self._on_workers({chunk: rows}, split, order)
+            (scores,) = self._on_workers([task])
             return scores
-        except TerminatedWorkerError:
-            if len(rows) > 1:
+        except Exception as error:
+            if not died(error):
+                raise
+            chunk, seconds = task.chunk, time.perf_counter() - start
+            if len(task.rows) > 1:
                 starts = range(chunk.row, chunk.row_end)
                 singles = [Chunk(row, row + 1, chunk.case, chunk.case_end) for row in starts]
-                parts = [self._alone(rows[i : i + 1], split, single, order) for i, single in enumerate(singles)]
-                return _joined(parts, chunk)
-            seconds = time.perf_counter() - start
-            late = self._timeout is not None and seconds >= self._timeout
+                parts = [replace(task, rows=task.rows[i : i + 1], chunk=one) for i, one in enumerate(singles)]
+                return joined([self.alone(part) for part in parts], chunk)
+            # The watchdog ends its process with status 1; that a worker is slow to start is not the candidate's doing.
+            other = "exit codes" in str(error) and "EXIT(1)" not in str(error)
+            late = self._timeout is not None and seconds >= self._timeout and not other
             why = f"took longer than timeout={self._timeout} s" if late else "killed its worker process"
-            return ChunkScores(chunk, *_failed(1, chunk.case_end - chunk.case, f"the candidate {why}"), seconds)
+            return failed_chunk(chunk, f"the candidate {why}", seconds)
 
+    def _on_workers(self, tasks: Iterable[Task]) -> Iterator[ChunkScores]:
+        executor = self.executor()
+        if executor is None:
+            import joblib
 
-class _Worker:
-    """The one objective that this worker process has open."""
-
-    key = ""
-    objective: Objective | None = None
-    stack = ExitStack()
-
-
-def _score_on_worker(
-    key: str, recipe: bytes, rows: Population, split: Split, chunk: Chunk, order: Columns | Cases | None, threads: int,
-    timeout: float | None,
-) -> ChunkScores:  # fmt: skip
-    _may_grow()
-    if _Worker.key != key or _Worker.objective is None:
-        _Worker.objective = None
-        _Worker.stack.close()
-        objective: Objective = pickle.loads(recipe)  # made by this search's own driver a moment ago
-        _Worker.stack.enter_context(objective)
-        _Worker.stack.enter_context(_limited(threads))
-        _Worker.objective, _Worker.key = objective, key
-    if isinstance(order, Cases):
-        cases = _columns(order, chunk)
-    else:
-        cases = _Worker.objective.cases(split)
-        cases = _columns(cases, chunk) if order is None else cases.take(order[chunk.case : chunk.case_end])
-    if timeout is None:
-        return score_chunk(_Worker.objective, rows, cases, chunk)
-    with open(os.devnull, "w") as nowhere:
-        # The watchdog is a thread in C: it ends this process even from inside a call that never returns.
-        faulthandler.dump_traceback_later(timeout * len(rows), exit=True, file=nowhere)
+            parallel = joblib.Parallel(n_jobs=self.workers, return_as="generator_unordered", batch_size=1)
+            yield from parallel(joblib.delayed(work)(task) for task in list(tasks))
+            return
+        submitted = [sent(executor, task) for task in tasks]
         try:
-            return score_chunk(_Worker.objective, rows, cases, chunk)
+            for future in as_completed(submitted):
+                yield arrived(executor, future)
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            abandon(executor, submitted)
+
+    def executor(self) -> Executor | None:
+        """The workers, as what takes one task after the other; those of the ``joblib.parallel_config`` around it all.
+
+        None where joblib hides them. (Its own ``Parallel`` waits for good when a worker of dask's dies.)
+
+        Raises:
+            InvalidSettings: a time-out, and threads, which cannot be killed.
+        """
+        from joblib.parallel import get_active_backend  # costs more than all of searchlib, and only workers need it
+
+        backend, _ = get_active_backend(prefer="processes")
+        name = type(backend).__name__
+        if name == "LokyBackend":
+            variables = dict.fromkeys(backend.MAX_NUM_THREADS_VARS, str(self._threads))
+            return _PROCESSES.given(self.workers, variables, self._devices)
+        if self._devices:
+            raise InvalidSettings(
+                f"devices={list(self._devices)} are for worker processes of this machine, but joblib's backend here is "
+                f"{name}, whose workers see the GPUs that they were started with; leave devices=… out"
+            )
+        if name == "ThreadingBackend":
+            if self._timeout is not None:
+                raise InvalidSettings(
+                    f"timeout={self._timeout} can only be kept by killing a worker process, but joblib's backend here "
+                    f"is threads; leave timeout=… out, or use processes"
+                )
+            return ThreadPoolExecutor(self.workers)
+        if name == "DaskDistributedBackend":
+            return cast(Executor, backend.client.get_executor(pure=False))
+        return _Ray() if name == "RayBackend" else None
 
 
-@contextlib.contextmanager
-def _limited(threads: int) -> Iterator[None]:
-    """So many threads for BLAS, OpenMP and, where somebody has loaded it, torch.
+class _Processes:
+    """The worker processes of this machine, which the next search finds running.
 
-    torch brings an MKL of its own, which threadpoolctl does not see. Once ``torch.set_num_threads`` has been called,
-    that MKL keeps its number whatever OpenMP is told.
+    They are not those that joblib keeps for everybody: its ``Parallel`` breaks where somebody else has started them.
     """
-    torch = sys.modules.get("torch")
-    before = 0 if torch is None else torch.get_num_threads()
-    with threadpoolctl.ThreadpoolController().limit(limits=threads):
-        if torch is not None:
-            torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            if torch is not None:
-                torch.set_num_threads(before)
+
+    def __init__(self) -> None:
+        self._settings: Any = None
+        self._executor: Any = None
+
+    def given(self, workers: int, variables: dict[str, str], devices: tuple[str, ...]) -> Executor:
+        """Processes with these environment variables and devices, started where there are none or others."""
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        settings = (os.getpid(), workers, variables, devices)
+        if self._settings != settings:
+            if self._executor is not None and self._settings[0] == os.getpid():  # else a fork's parent has them
+                self._executor.shutdown(wait=False)
+            named = {}
+            if devices:
+                folder = tempfile.mkdtemp(prefix="searchlib-devices-")
+                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                named = {DEVICES: os.pathsep.join((folder, *devices))}
+            self._executor = ProcessPoolExecutor(workers, timeout=_IDLE, env={**variables, **named})
+            self._settings = settings
+        return cast(Executor, self._executor)
+
+    def kill(self, executor: Executor) -> None:
+        """End what is running there, if these are processes."""
+        if executor is self._executor:
+            ours: Any = executor
+            ours.shutdown(wait=False, kill_workers=True)
+            self.forget(executor)
+
+    def forget(self, executor: Executor) -> None:
+        """Start others for the next task; one of these has died."""
+        if executor is self._executor:
+            self._settings = self._executor = None
 
 
-def _may_grow() -> None:
-    """Keep loky from ending this worker because it has grown by 300 MB since its first task.
+_PROCESSES = _Processes()
 
-    A model that is loaded is no leak. The worker would be replaced and load its model again, and where warnings are
-    errors the one that loky issues ends the thread that manages the workers, so that the search would wait for good.
+
+class _Ray(Executor):
+    """The cluster that ``ray.init`` has found; a task takes one of its cores and is not tried again."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        import ray
+
+        remote = ray.remote(num_cpus=1, max_retries=0)(function)
+        return cast("Future[Any]", remote.remote(*arguments, **named).future())
+
+
+def sent(executor: Executor, task: Task) -> Future[ChunkScores]:
+    """A chunk on its way to a worker.
+
+    Raises:
+        WorkersLost: the cluster has gone away.
     """
-    from joblib.externals.loky import process_executor
+    try:
+        return executor.submit(work, task)
+    except Exception as error:
+        if type(error).__name__ not in _GONE:
+            raise
+        raise _lost() from error
 
-    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
+
+def arrived(executor: Executor, future: Future[ChunkScores]) -> ChunkScores:
+    """What has come back from a worker.
+
+    Raises:
+        WorkersLost: the cluster has gone away.
+    """
+    try:
+        return future.result()
+    except CancelledError as error:
+        raise _lost() from error
+    except Exception as error:
+        if died(error):
+            _PROCESSES.forget(executor)
+        raise
+
+
+def _lost() -> WorkersLost:
+    return WorkersLost(
+        "the workers have gone away (was their scheduler stopped?); what they had finished is kept where there is "
+        "a study, so start them and search again with the same study=…"
+    )
+
+
+def abandon(executor: Executor, submitted: Iterable[Future[ChunkScores]]) -> None:
+    """Let go of what has not come back; worker processes of this machine that are still busy with it end."""
+    busy = [future for future in submitted if not future.cancel() and not future.done()]
+    if isinstance(executor, ThreadPoolExecutor):
+        executor.shutdown()
+    elif busy:
+        _PROCESSES.kill(executor)
+
+
+def died(error: Exception) -> bool:
+    """Whether a worker is gone, rather than something in it went wrong."""
+    return any(kind.__name__ in _DEATHS for kind in type(error).__mro__)
 
 
 def _pickled(objective: Objective) -> bytes:
@@ -272,82 +297,3 @@ def _pickled(objective: Objective) -> bytes:
             f"{type(objective).__name__} cannot be sent to worker processes ({error}); make it pickle as a recipe "
             f"(how to load its model, not the model), or pass workers=1"
         ) from error
-
-
-def _columns(cases: Cases, chunk: Chunk) -> Cases:
-    if chunk.case == 0 and chunk.case_end == len(cases):
-        return cases
-    return cases.take(range(chunk.case, chunk.case_end))
-
-
-_Parts = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int8], tuple[str, ...]]
-
-
-def _checked(scores: NDArray[Any] | Scores, n: int, cases: Cases) -> _Parts:
-    """Bring what an objective returned into one shape, or say what is wrong with it."""
-    given = scores if isinstance(scores, Scores) else Scores(np.asarray(scores))
-    values = np.asarray(given.values)
-    if values.dtype.kind not in "fiub" or values.ndim not in (2, 3) or values.shape[:2] != (n, len(cases)):
-        raise InvalidSettings(
-            f"evaluate must return numbers of shape ({n}, {len(cases)}) or ({n}, {len(cases)}, k) "
-            f"for {n} candidates and {len(cases)} cases, but returned shape {values.shape} of {values.dtype}"
-        )
-    table = values.astype(np.float64).reshape(n, len(cases), -1)
-    if given.secondary is None and given.infeasible is None and np.isfinite(table).all():
-        return table, np.full((n, len(cases)), np.nan), np.full(n, Status.DONE, np.int8), ("",) * n
-    secondary: NDArray[np.float64] = np.full((n, len(cases)), np.nan)
-    if given.secondary is not None:
-        secondary = np.array(given.secondary, np.float64)
-        if secondary.shape != (n, len(cases)):
-            raise InvalidSettings(f"secondary must have shape ({n}, {len(cases)}), but has {secondary.shape}")
-    status = np.full(n, Status.DONE, np.int8)
-    errors = [""] * n
-    finite = np.isfinite(table).all(axis=(1, 2))
-    if given.secondary is not None:
-        finite &= np.isfinite(secondary).all(axis=1)
-    if given.infeasible is not None:
-        status[np.asarray(given.infeasible, np.bool_)] = Status.INFEASIBLE
-    for row in np.flatnonzero(~finite & (status == Status.DONE)):
-        status[row] = Status.FAILED
-        errors[row] = _not_finite(table[row], secondary[row], cases)
-    table[status != Status.DONE] = np.nan
-    secondary[status != Status.DONE] = np.nan
-    return table, secondary, status, tuple(errors)
-
-
-def _not_finite(values: NDArray[np.float64], secondary: NDArray[np.float64], cases: Cases) -> str:
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        return f"the score for case {cases.ids[bad[0]]!r} is {values[bad[0]].tolist()}, but scores must be finite"
-    column = int(np.flatnonzero(~np.isfinite(secondary))[0])
-    return f"the secondary score for case {cases.ids[column]!r} is {secondary[column]}, but scores must be finite"
-
-
-def _in_parts(objective: Objective, rows: Population, cases: Cases, chunk: Chunk, step: int) -> ChunkScores:
-    parts = []
-    for row in range(0, len(rows), step):
-        part = Chunk(chunk.row + row, chunk.row + min(row + step, len(rows)), chunk.case, chunk.case_end)
-        parts.append(score_chunk(objective, rows[row : row + step], cases, part))
-    return _joined(parts, chunk)
-
-
-def _joined(parts: Sequence[ChunkScores], chunk: Chunk) -> ChunkScores:
-    k = max(part.values.shape[2] for part in parts)  # a failed part has one column of NaN, whatever the others have
-    values = [np.broadcast_to(part.values, (*part.values.shape[:2], k)) for part in parts]
-    return ChunkScores(
-        chunk,
-        np.concatenate(values),
-        np.concatenate([part.secondary for part in parts]),
-        np.concatenate([part.status for part in parts]),
-        tuple(error for part in parts for error in part.errors),
-        sum(part.seconds for part in parts),
-    )
-
-
-def _failed(rows: int, cases: int, why: str) -> _Parts:
-    nothing = np.full((rows, cases, 1), np.nan)
-    return nothing, nothing[:, :, 0].copy(), np.full(rows, Status.FAILED, np.int8), (why,) * rows
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Status
+from searchlib.arguments import file_path, instance
 from searchlib.case_overlap import case_keys
 from searchlib.cases import Cases
+from searchlib.chunks import Chunk, ChunkScores
 from searchlib.errors import CacheError, InvalidSettings
-from searchlib.evaluation import Chunk, ChunkScores
+from searchlib.file_system import shared_file_system
 from searchlib.objective import Objective
 from searchlib.space import Population, row_keys
 
 __all__ = ["CachedCells", "EvaluationCache", "ObjectiveCache"]
+
+logger = logging.getLogger("searchlib")
 
 #: "This SQLite file is an evaluation cache" (SQLite's application id), and the version of its format.
 _MAGIC, _FORMAT = 0x5EA2C4CE, 1
@@ -87,9 +92,10 @@ class EvaluationCache:
     """A file of scores, shared by searches, seeds and processes: ``search(..., cache="scores.db")``.
 
     Only what succeeded (or is infeasible) is kept, never a failure. What a search finds here costs it no budget; each
-    such candidate is new to the search, so there are at most as many of them as the file holds. Do not share a file
-    between versions of a model or a library that the objective's fingerprint cannot tell apart, and not over a network
-    file system (SQLite's write-ahead log needs shared memory).
+    such candidate is new to the search, so there are at most as many of them as the file holds. Where the file cannot
+    be written any more (a full disk, a lock that is held for half a minute), searches go on without adding to it. Do
+    not share a file between versions of a model or a library that the objective's fingerprint cannot tell apart. On a
+    network file system it has a rollback journal, which is slower and needs locks that work.
 
     Arguments:
         path: the file; created where there is none. Its folder must exist.
@@ -111,7 +117,7 @@ class EvaluationCache:
     """
 
     def __init__(self, path: str | Path, *, scope: str = "") -> None:
-        self.path, self.scope = Path(path), scope
+        self.path, self.scope = file_path("cache", path), instance("scope", scope, str, "a text")
         self._numbers: dict[bytes, int] = {}
         if self.path.is_file() and _begins(self.path) not in (b"", b"SQLite format 3\0"):
             raise CacheError(f"{str(path)!r} is not an evaluation cache; pass another path")
@@ -207,19 +213,21 @@ class EvaluationCache:
     def _prepare(self) -> None:
         connection = self._connection
         until = time.monotonic() + _LOCKED
+        journal = "DELETE" if shared_file_system(self.path) else "WAL"
         while True:  # the switch to a write-ahead log does not wait for another process that makes it
             magic, version, tables = self._signature()
             if tables and (magic, version) != (_MAGIC, _FORMAT):
                 what = f"of format {version}, not {_FORMAT}" if magic == _MAGIC else "not an evaluation cache"
                 raise CacheError(f"{str(self.path)!r} is {what}; pass another path")
             try:
-                connection.execute("PRAGMA journal_mode=WAL")
+                chosen = connection.execute(f"PRAGMA journal_mode={journal}").fetchone()[0]
                 break
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
                 time.sleep(0.01)
-        connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last commits, never the file
+        # A power cut may cost the last commits, never the file.
+        connection.execute(f"PRAGMA synchronous={'NORMAL' if chosen == 'wal' else 'FULL'}")
         if not tables:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id={_MAGIC}; PRAGMA user_version={_FORMAT}; COMMIT;"
@@ -245,7 +253,7 @@ class EvaluationCache:
             yield
         except sqlite3.OperationalError as error:
             raise CacheError(f"the evaluation cache {name} cannot be read or written: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise CacheError(
                 f"{name} is damaged or not an evaluation cache ({error}); pass another path, or delete the file"
             ) from error
@@ -272,7 +280,7 @@ class ObjectiveCache:
         self._cases: dict[int, tuple[Cases, list[bytes]]] = {}
         self._places: dict[tuple[int, int], tuple[NDArray[np.intp], NDArray[np.intp], int]] = {}
         self._waiting: dict[bytes, list[tuple[bytes, int, bytes, bytes | None]]] = {}
-        self._written = time.monotonic()
+        self._written, self._given_up = time.monotonic(), False
 
     def keys(self, rows: Population) -> list[bytes]:
         """The 128-bit name of every candidate, under this objective."""
@@ -312,6 +320,8 @@ class ObjectiveCache:
 
         It reaches the file soon, at the latest with :meth:`flush`.
         """
+        if self._given_up:
+            return
         chunk = scores.chunk
         block = b"".join(self._keys_of(cases)[chunk.case : chunk.case_end])
         single = bool(np.isnan(scores.secondary).all())
@@ -325,9 +335,16 @@ class ObjectiveCache:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what waits."""
+        """Commit what waits; what cannot be written is not kept, because a cache is nothing that a search needs."""
         while self._waiting:
-            self._cache.write(*self._waiting.popitem())
+            try:
+                self._cache.write(*self._waiting.popitem())
+            except CacheError as error:
+                if not isinstance(error.__cause__, sqlite3.OperationalError):
+                    raise
+                logger.warning("%s; the search goes on without adding to it", error)
+                self._given_up = True
+                self._waiting.clear()
         self._written = time.monotonic()
 
     def _keys_of(self, cases: Cases) -> list[bytes]:

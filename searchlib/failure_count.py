@@ -23,6 +23,8 @@ class FailureCount:
     def __init__(self, most: int, *, forgiving: bool = False) -> None:
         self._most, self._forgiving = most, forgiving
         self._in_a_row, self._first_error = 0, ""
+        #: Candidates that failed in all.
+        self.total = 0
 
     def count(self, told: Told) -> None:
         """Count a batch; candidates that were known already say nothing new.
@@ -30,7 +32,9 @@ class FailureCount:
         Raises:
             EvaluationFailed: too many in a row; the message ends with the first traceback.
         """
-        if not (told.status == Status.FAILED).any():
+        failed = int((told.status == Status.FAILED).sum())
+        self.total += failed
+        if not failed:
             self._in_a_row = 0
             return
         for status, error, fresh in zip(told.status, told.errors, told.fresh, strict=True):

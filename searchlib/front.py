@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidSettings
 from searchlib.hypervolume import hypervolume
 from searchlib.objective import Direction
@@ -172,7 +173,7 @@ def checked_choice(choose: Any, objectives: int) -> Choice | None:
     if objectives == 1:
         if choose is not None:
             raise InvalidSettings(
-                f"choose={choose!r:.80} picks from the front of several objectives, but this objective has one; "
+                f"choose={shown(choose)} picks from the front of several objectives, but this objective has one; "
                 f"leave it out"
             )
         return None
@@ -183,7 +184,7 @@ def checked_choice(choose: Any, objectives: int) -> Choice | None:
     if weights is None or len(weights) != objectives or not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
         raise InvalidSettings(
             f"choose must be 'knee', 'first', {objectives} weights (one per objective, 0 or more, not all 0), or a "
-            f"function of the front's values (n, {objectives}) that returns a row number, but is {choose!r:.200}"
+            f"function of the front's values (n, {objectives}) that returns a row number, but is {shown(choose)}"
         )
     return tuple(weights.tolist())
 
@@ -215,6 +216,6 @@ def choose_row(values: NDArray[np.float64], direction: tuple[Direction, ...], ch
 def _weights(choose: Any) -> NDArray[np.float64] | None:
     try:
         weights = np.asarray(choose, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return weights if weights.ndim == 1 and np.isfinite(weights).all() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -84,20 +85,28 @@ def kept_rows(told: Told, signs: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.sort(np.concatenate([best, np.flatnonzero(told.status == Status.FAILED)]))
 
 
+#: Candidates of small batches that are put into one set of arrays, because an array of its own costs 100 bytes.
+_BLOCK = 4096
+
+
 @final
 class History:
     """All candidates told, in order; failed ones and duplicates included. ``len(history)`` counts them.
 
     The arrays are those of :class:`Told`, over all batches; ``batch`` numbers the batch that each row came in. Of an
     objective that is cheap to recompute only the best candidates of every batch and the failed ones are held;
-    ``omitted`` counts the others.
+    ``omitted`` counts the others. Columns that say the same of everybody (no secondary scores, nobody failed) take no
+    memory until they are looked at.
     """
 
     def __init__(self, space: Space, objectives: int) -> None:
         self.space = space
         self.objectives = objectives
-        self._batches: list[Told] = []
-        self._length = 0
+        self._blocks: list[Told] = []
+        self._small: list[Told] = []  # not yet in a block
+        self._sizes = array.array("q")  # of all batches
+        self._errors: dict[int, str] = {}  # by row
+        self._length = self._held = 0
         self._digests: list[str] = []
         self._joined: dict[str, Any] = {}
         #: Candidates told (each new, none failed) that the arrays do not hold.
@@ -108,11 +117,28 @@ class History:
         seeded: Any = as_seeded(told.population)
         if seeded is not None:  # a center for every generation would add up
             told = replace(told, population=seeded.without_center())
-        self._batches.append(told)
+        self._sizes.append(len(told.ids))
+        self._errors.update((self._held + row, error) for row, error in enumerate(told.errors) if error)
+        told = replace(told, errors=())
+        if seeded is not None or len(told.ids) >= _BLOCK:
+            self._close_block()
+            self._blocks.append(_slim(told))
+        else:
+            self._small.append(told)
+            if sum(len(small.ids) for small in self._small[-_BLOCK:]) >= _BLOCK:
+                self._close_block()
+        self._held += len(told.ids)
         self._length += len(told.ids) + omitted
         self.omitted += omitted
-        self._digests.append(digest)
+        if digest:
+            self._digests.append(digest)
         self._joined.clear()
+
+    def _close_block(self) -> None:
+        if self._small:
+            columns = {name: np.concatenate([getattr(told, name) for told in self._small]) for name in _COLUMNS}
+            self._blocks.append(_slim(Told(**columns, errors=())))
+            self._small = []
 
     def __len__(self) -> int:
         return self._length
@@ -133,7 +159,7 @@ class History:
 
     def rows(self) -> Iterator[NDArray[Any] | None]:
         """The population one by one, None for candidates of which only seeds are known."""
-        for told in self._batches:
+        for told in (*self._blocks, *self._small):
             yield from (None for _ in told.ids) if as_seeded(told.population) is not None else told.population
 
     @property
@@ -174,12 +200,15 @@ class History:
     @property
     def batch(self) -> NDArray[np.int64]:
         """Shape ``(n,)``: the number of the batch that each candidate came in."""
-        return np.repeat(np.arange(len(self._batches)), [len(told.ids) for told in self._batches])
+        return np.repeat(np.arange(len(self._sizes)), np.array(self._sizes, np.int64))
 
     @property
     def errors(self) -> tuple[str, ...]:
         """One text per candidate; empty where nothing went wrong."""
-        return tuple(error for told in self._batches for error in told.errors)
+        errors = [""] * self._held
+        for row, error in self._errors.items():
+            errors[row] = error
+        return tuple(errors)
 
     @property
     def evaluations(self) -> int:
@@ -197,7 +226,7 @@ class History:
         digest = hashlib.blake2b(digest_size=16)
         for name in ("ids", "population", "values", "secondary", "standard_error", "status", "fresh", "batch"):
             if name == "population":
-                for told in self._batches:
+                for told in (*self._blocks, *self._small):
                     digest.update(bits_of(told.population))
                 continue
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
@@ -219,11 +248,42 @@ class History:
         columns["error"] = self.errors
         return pandas.DataFrame(columns)
 
+    def at(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Some rows ``(r,)`` of one of the columns, without putting all of it together where it is long."""
+        if name in self._joined or self._held <= _BLOCK:
+            return np.asarray(getattr(self, name)[rows])
+        parts = [getattr(told, name) for told in (*self._blocks, *self._small)]
+        ends = np.cumsum([len(part) for part in parts])
+        found = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
+        where = np.searchsorted(ends, rows, "right")
+        for place in np.unique(where).tolist():
+            mine = where == place
+            found[mine] = parts[place][rows[mine] - ends[place] + len(parts[place])]
+        return found
+
     def _join(self, name: str, empty: Any) -> Any:
         if name not in self._joined:
-            assert name in {field.name for field in fields(Told)}
-            parts = [getattr(told, name) for told in self._batches]
-            joined = np.concatenate(parts) if parts else empty
+            assert name in _COLUMNS
+            parts = [getattr(told, name) for told in (*self._blocks, *self._small)]
+            joined = np.concatenate(parts, dtype=np.int64 if name == "ids" else None) if parts else empty
             joined.flags.writeable = False
             self._joined[name] = joined
         return self._joined[name]
+
+
+_COLUMNS = tuple(field.name for field in fields(Told) if field.name != "errors")
+
+
+def _slim(told: Told) -> Told:
+    """The same, with columns that say the same of everybody as one number each, and short ids."""
+    slim: dict[str, Any] = {}
+    for name in _COLUMNS:
+        column = getattr(told, name)
+        if name == "ids" and len(column) and abs(column).max() < 2**31:
+            slim[name] = column.astype(np.int32)
+        if name in ("population", "ids", "values") or not len(column):
+            continue
+        same = np.isnan(column).all() if column.dtype.kind == "f" else (column == column[0]).all()
+        if same:
+            slim[name] = np.broadcast_to(column.ravel()[0].copy(), column.shape)
+    return replace(told, **slim)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from searchlib import algorithms
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
-from searchlib.arguments import whole_number
+from searchlib.arguments import flag, instance, whole_number
 from searchlib.asked import Asked
 from searchlib.batch_journal import BatchJournal, replayed
 from searchlib.budget import Budget
@@ -31,21 +31,30 @@ from searchlib.evaluation_cache import EvaluationCache, ObjectiveCache
 from searchlib.failure_count import FailureCount
 from searchlib.front import Choice, checked_choice
 from searchlib.history import History, Told, kept_rows
+from searchlib.in_flight import Flight, InFlight
 from searchlib.memo import Memo
 from searchlib.objective import Direction, Objective
 from searchlib.raced_rows import CaseRacing, RacedRows
 from searchlib.result import Outcome, Record, Result
-from searchlib.scoretable import ScoreTable, signs
+from searchlib.scoretable import ScoreTable, directions, signs
 from searchlib.scoring import Scorer
-from searchlib.search_arguments import as_objective, encoded_seeds, how_long, told_apart
+from searchlib.search_arguments import (
+    as_objective,
+    encoded_seeds,
+    how_long,
+    require_one_by_one,
+    require_references,
+    told_apart,
+)
 from searchlib.seeded_population import as_seeded
 from searchlib.sourced_rows import SourcedRows
 from searchlib.space import Candidates, Population, Space, distinct
 from searchlib.spending import Spending
+from searchlib.standing import Standing, duration
 from searchlib.study import ASKED, GIVEN_SEEDS, StoredBatch, Study
 from searchlib.winner import Finals
 
-__all__ = ["Search", "search"]
+__all__ = ["Search"]
 
 logger = logging.getLogger("searchlib")
 
@@ -90,6 +99,11 @@ class Search:
             :class:`searchlib.Curriculum`; by default all candidates meet the same. Only for algorithms that compare the
             candidates of one generation with each other (:class:`searchlib.EvolutionStrategy`, then the default); the
             winner is picked on the SELECT cases, which do not change.
+        asynchronous: ask for one candidate whenever a worker is free and tell of each as it comes back, instead of
+            waiting for the slowest of a batch: for evaluation times that differ. The history then depends on the
+            workers and on time, but is on file in its order, so that a study resumes exactly.
+        devices: GPUs by number, instead of workers: each has one worker process that sees no other
+            (``CUDA_VISIBLE_DEVICES``), so that the objective's device is just ``"cuda"``.
 
     Example:
         >>> from searchlib import Evolution, Search
@@ -121,14 +135,15 @@ class Search:
         racing: CaseRacing | None = None,
         cache: str | Path | EvaluationCache | None = None,
         cases: CaseSource | None = None,
+        asynchronous: bool = False,
+        devices: Sequence[int | str] | None = None,
     ) -> None:
         self.objective = as_objective(objective, space, direction, batched)
         self.budget = Budget.of(budget)
         self.seed = whole_number("seed", seed, 0)
-        self._batch_size = whole_number(
-            "batch_size", self.objective.batch_size if batch_size is None else batch_size, 1
-        )
-        self._batch_given = batch_size is not None
+        usual_size = 1 if flag("asynchronous", asynchronous) else self.objective.batch_size
+        self._batch_size = whole_number("batch_size", usual_size if batch_size is None else batch_size, 1)
+        self._batch_given = asynchronous or batch_size is not None
         self._signs = signs(self.objective)
         several = len(self._signs) > 1
         self._shortlist = whole_number("shortlist", (64 if several else 8) if shortlist is None else shortlist, 1)
@@ -143,15 +158,17 @@ class Search:
         self._cases = {split: self.objective.cases(split) for split in Split}
         if not len(self._cases[Split.SEARCH]):
             raise InvalidSettings(f"{type(self.objective).__name__} has no SEARCH cases, so nothing can be scored")
+        require_references(self.objective)
         self._overlaps = () if self._external else overlaps(self._cases)
         for overlap in self._overlaps:
             logger.warning("%s, so their values say too much good of what was chosen by them", overlap)
         if algorithm is None and cases is None:
             algorithm = self.objective.algorithm(self.budget.evaluations)
         usual = algorithms.Auto if cases is None else algorithms.EvolutionStrategy
-        self.algorithm: Algorithm = usual() if algorithm is None else algorithm
+        chosen = usual() if algorithm is None else algorithm
+        self.algorithm = instance("algorithm", chosen, Algorithm, "an Algorithm such as Evolution(…)")
         self._given = encoded_seeds(self.objective.space, seeds)
-        self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout)
+        self._evaluator = Evaluator(self.objective, workers=workers, threads=threads, timeout=timeout, devices=devices)
         self._study: Study | None = None
         self._cache: EvaluationCache | None = None
         own: ObjectiveCache | None = None
@@ -161,10 +178,15 @@ class Search:
                 "cases that change cannot be raced, cached, evaluated outside or searched for a target value, because "
                 "values of different generations are not compared; leave cases=… or the other one out"
             )
+        if asynchronous:
+            require_one_by_one(
+                **{"racing=…": racing, "cache=…": cache, "cases=…": cases, "batch_size=…": batch_size,
+                   "ask and tell": self._external, "an objective that is recomputed": self.objective.recomputable},
+            )  # fmt: skip
         if cache is not None:
             self._cache, own = self._shared(cache, racing, threads)
         if study is not None:
-            self._study = self._on_file(study, threads, racing, cases)
+            self._study = self._on_file(study, threads, racing, cases, asynchronous)
         self._journal = None if self._study is None else BatchJournal(self._study, self.objective, self._signs)
         self._memo = Memo() if self._study is None else self._study.memo()
         self._stored = iter(()) if self._study is None else self._study.batches()
@@ -180,6 +202,9 @@ class Search:
             self._sourced = SourcedRows(
                 cases, self.objective, self.algorithm, self._scorer, self._study, self.seed, self.budget
             )
+        self._flights = None
+        if asynchronous:
+            self._flights = InFlight(self.objective, self._evaluator, self._cases[Split.SEARCH], self._study)
         self._unjournaled = Scorer(self.objective, self._evaluator, self._cases, None)
         self._open = ExitStack()
         self._depth = self._asked_n = 0
@@ -215,13 +240,14 @@ class Search:
             raise
 
     def _on_file(
-        self, path: str | Path, threads: int, racing: CaseRacing | None, cases: CaseSource | None
+        self, path: str | Path, threads: int, racing: CaseRacing | None, cases: CaseSource | None, asynchronous: bool
     ) -> Study:
         """The study of this search, begun or resumed."""
         numbers = {"seed": self.seed, "batch_size": self._batch_size, "batch_given": self._batch_given,
                    "threads": int(threads),
                    "racing": None if racing is None else repr(racing),
                    "case_source": None if cases is None else repr(cases),
+                   "asynchronous": asynchronous or None,
                    "task_space": None if cases is None else repr(self.objective.task_space),
                    **self._at_the_end(), "given_seeds": told_apart(self._given)}  # fmt: skip
         settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
@@ -237,6 +263,8 @@ class Search:
                 opening.enter_context(self.objective)
                 opening.enter_context(self._evaluator)
                 self.objective.remember(self._memo)
+                if self._flights is not None:
+                    opening.callback(self._flights.let_go)
                 self._started()
                 self._open = opening.pop_all()
         self._depth += 1
@@ -307,6 +335,7 @@ class Search:
         result = Result(
             best, won.row, won.value, won.holdout, self.history, self.outcome, repr(self.algorithm),
             self._spent.seconds, self._notes(), won.front, won.optimism, won.corrected, self._overlaps,
+            directions(self.objective),
         )  # fmt: skip
         if self._study is not None:
             # A dry run, or a search that has not caught up with its file, knows less than the file.
@@ -335,9 +364,9 @@ class Search:
         counted); a limit in seconds is itself the most that the search takes. Infinite where the budget is only a
         target: nobody knows how many candidates that takes.
         """
-        return self._estimated()[0]
+        return self.forecast()[0]
 
-    def _estimated(self) -> tuple[float, str]:
+    def forecast(self) -> tuple[float, str]:
         """What :meth:`estimate` says, as seconds and as a sentence."""
         with self:
             run = self.algorithm.start(self._problem(), np.random.default_rng(self.seed))
@@ -352,8 +381,19 @@ class Search:
             for _ in self._evaluator.run(rows, Split.SEARCH, cases, chunks, some):
                 pass
             seconds = time.perf_counter() - start
-            evaluations, whole = self._spent.whole(len(rows), len(rows) * len(cases), self._cost(rows), seconds)
-        return whole, how_long(self.budget, seconds / max(1, len(rows)), evaluations, whole)
+            cost = self._cost(rows, cases, counted=True) / max(1, len(rows))
+            evaluations, whole = self._spent.whole(len(rows), len(rows) * len(cases), cost * len(rows), seconds)
+        return whole, how_long(self.budget, seconds / max(1, len(rows)), evaluations, whole, cost)
+
+    @property
+    def standing(self) -> Standing:
+        """Where the search stands: for a line of one's own in a loop over records."""
+        spent, raced = self._spent, 0 if self._raced is None else self._raced.whole - self._raced.cells
+        planned, seconds = spent.whole(spent.evaluations, spent.cells, spent.cost, spent.seconds)
+        return Standing(
+            spent.evaluations, planned, spent.best_value, self._failing.total, spent.duplicates, raced, spent.hits,
+            (spent.seconds, max(0.0, seconds - spent.seconds)),
+        )  # fmt: skip
 
     def _at_the_end(self) -> dict[str, Any]:
         """Settings that decide nothing but the winner, for the study; a function is not written down."""
@@ -395,13 +435,21 @@ class Search:
     def _step(self) -> Record | None:
         """One batch; None when the search is over."""
         start = time.perf_counter()
-        stored: StoredBatch | None = next(self._stored, None)
-        batch = self._propose(stored)
-        if batch is None:
-            return None
-        news, number = self._evaluate(batch, stored)
+        if self._flights is None:
+            stored: StoredBatch | None = next(self._stored, None)
+            batch = self._propose(stored)
+            if batch is None:
+                return None
+            news, number = self._evaluate(batch, stored)
+        else:
+            flight = self._flights.next(self._launch)
+            if flight is None:
+                return None
+            self._halfway, batch, stored, number = True, flight.batch, flight.stored, flight.number
+            news = self._landed(flight)
         if self._journal is not None:
-            self._journal.write(news, number, stored, self._asked_n, time.perf_counter() - start)
+            place = None if self._flights is None else self._flights.place
+            self._journal.write(news, number, stored, self._asked_n, time.perf_counter() - start, place)
         self._learn(news)
         self._halfway = False
         elapsed = time.perf_counter() - start
@@ -410,7 +458,7 @@ class Search:
             spent = self._spent
             left = spent.whole(spent.evaluations, spent.cells, spent.cost, elapsed)[1] - elapsed
             if math.isfinite(left):
-                logger.info("first batch took %.1f s; the search will take about %.0f s more", elapsed, left)
+                logger.info("first batch took %.1f s; the search will take about %s more", elapsed, duration(left))
         return Record(
             self._spent.evaluations, self._spent.best_value, news.ids, news.population, news.values, news.status,
             elapsed, stored is not None, self._spent.hits,
@@ -422,7 +470,8 @@ class Search:
             if self._replaying and self._study is not None:
                 self._replaying = False
                 self._study.write_settings({"budget": repr(self.budget), **self._at_the_end()})
-            self.outcome = self._spent.outcome(len(self._known))
+            under_way = 0 if self._flights is None else len(self._flights)
+            self.outcome = self._spent.outcome(len(self._known) + under_way)
             if self.outcome is not Outcome.RUNNING:
                 return None
         n = min(self._usual_batch(self._run), self._spent.allowance()) if stored is None else stored.asked
@@ -462,6 +511,32 @@ class Search:
         self._spend(rows, len(batch), parts, hits)
         return told(batch.ids, batch.population, source, table, self.history), number
 
+    def _launch(self, stored: StoredBatch | None) -> bool:
+        """Ask for one candidate that is evaluated while others are, or go over one on file; False: there is none."""
+        assert self._flights is not None
+        batch = self._propose(stored)
+        if batch is None:
+            return False
+        known, number = self._known.find(batch.population) >= 0, -1
+        if stored is not None:
+            number = stored.number
+        elif self._study is not None:
+            number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, ~known)
+        fresh = self._flights.add(number, batch, stored, bool(known[0]))
+        self._spend(batch.population if fresh else batch.population[:0], 1)
+        self._halfway = False
+        return True
+
+    def _landed(self, flight: Flight) -> Told:
+        """What is told of a candidate that has come back."""
+        population = flight.batch.population
+        source = np.array([-1]) if flight.fresh else self._known.find(population)
+        if flight.fresh:
+            self._known.add(population, len(self.history))
+        if self.objective.differentiable:
+            self._observations = flight.table.scores
+        return told(flight.batch.ids, population, source, flight.table, self.history)
+
     def _compute(self, batch: Batch) -> Told:
         """Score a batch without looking up or writing down its candidates."""
         table = self._unjournaled.score(batch.population, Split.SEARCH, -1)
@@ -485,9 +560,9 @@ class Search:
         cells, cost = sum(len(part) * len(met) for part, met in parts), sum(self._cost(*part) for part in parts)
         self._spent.add(len(rows) - hits, asked - len(rows), cells, cost, hits)
 
-    def _cost(self, rows: Population, cases: Cases | None = None) -> float:
+    def _cost(self, rows: Population, cases: Cases | None = None, *, counted: bool | None = None) -> float:
         """What the rows cost on the search cases, or on these; not worked out where no budget counts it."""
-        if self.budget.cost is None:
+        if not (self.budget.cost is not None if counted is None else counted):
             return 0.0
         cases, step = cases or self._cases[Split.SEARCH], self.objective.chunk_rows
         if as_seeded(rows) is None:
@@ -518,58 +593,6 @@ class Search:
         )  # fmt: skip
         self._observations = None
         self._failing.count(told)
-
-
-def search(
-    objective: Objective | Callable[[Any], Any],
-    algorithm: Algorithm | None = None,
-    *,
-    space: Space | None = None,
-    direction: Direction | tuple[Direction, ...] | None = None,
-    batched: bool = False,
-    budget: int | Budget,
-    seed: int = 0,
-    study: str | Path | None = None,
-    workers: int = 1,
-    threads: int = 1,
-    timeout: float | None = None,
-    batch_size: int | None = None,
-    seeds: Any = None,
-    shortlist: int | None = None,
-    choose: Choice | None = None,
-    max_failures: int = 25,
-    racing: CaseRacing | None = None,
-    cache: str | Path | EvaluationCache | None = None,
-    cases: CaseSource | None = None,
-    dry_run: bool = False,
-) -> Result:
-    """Find the best candidate that the budget can buy, with an honest held-out value.
-
-    Arguments are those of :class:`Search`; with ``dry_run=True`` only one chunk of candidates is evaluated, to log what
-    the whole search will take. Ctrl-C returns the best so far.
-
-    Example:
-        >>> from searchlib import search
-        >>> from searchlib.spaces import Real
-        >>> search(lambda x: (x - 1) ** 2, space=Real(-5, 5), budget=300).value < 1e-3
-        True
-    """
-    run = Search(
-        objective, algorithm, space=space, direction=direction, batched=batched, budget=budget, seed=seed, study=study,
-        workers=workers, threads=threads, timeout=timeout, batch_size=batch_size, seeds=seeds, shortlist=shortlist,
-        choose=choose, max_failures=max_failures, racing=racing, cache=cache, cases=cases,
-    )  # fmt: skip
-    try:
-        with run:
-            if dry_run:
-                run.outcome = Outcome.DRY_RUN
-                logger.warning("dry run: %s", run._estimated()[1])
-                return run.result()
-            for _ in run:
-                pass
-            return run.result()
-    finally:
-        run.close()
 
 
 def _nothing(space: Space) -> Batch:

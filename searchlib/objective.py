@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import flag, instance, listed, one_of, shown
 from searchlib.captured import captured
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
@@ -222,12 +223,17 @@ class FunctionObjective(Objective):
         noisy: bool = False,
     ) -> None:
         if not callable(function):
-            raise InvalidSettings(f"function must be callable, but is {function!r}")
+            raise InvalidSettings(f"function must be callable, but is {shown(function)}")
         self.function = function
-        self.space = space
-        self.direction = direction
-        self.batched = batched
-        self.noisy = noisy
+        self.space = instance("space", space, Space, "a searchlib Space")
+        ways = (direction,) if isinstance(direction, str) else listed("direction", direction)
+        for way in ways:
+            one_of("direction", way, ("minimize", "maximize"))
+        if not ways:
+            raise InvalidSettings(f"direction must name one objective or more, but is {shown(direction)}")
+        self.direction = direction if isinstance(direction, str) else ways
+        self.batched = flag("batched", batched)
+        self.noisy = flag("noisy", noisy)
         self.chunk_rows = 1024 if batched else 1
 
     def cases(self, split: Split) -> Cases:

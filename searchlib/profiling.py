@@ -15,15 +15,15 @@ from searchlib.additive_profile import AdditiveProfile, Weights
 from searchlib.algorithms.algorithm import Status
 from searchlib.algorithms.one_at_a_time import OneAtATime
 from searchlib.allocation_space import AllocationSpace
-from searchlib.arguments import whole_number
+from searchlib.arguments import file_path, instance, listed, numbers, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidCandidate, InvalidSettings
 from searchlib.history import History
 from searchlib.knapsack.relaxation import relax
-from searchlib.loop import search
 from searchlib.objective import Objective, Scores
 from searchlib.scoretable import signs
 from searchlib.space import Candidates, Population
+from searchlib.whole_search import search
 
 __all__ = ["Unlimited", "dearest", "matters", "measure_profile"]
 
@@ -175,14 +175,14 @@ def measure_profile(
     Raises:
         InvalidSettings: no allocation space, fewer cases than rounds, or a base that cannot be scored.
     """
-    space = objective.space
+    space = instance("objective", objective, Objective, "an Objective").space
     if not isinstance(space, AllocationSpace):
         raise InvalidSettings(f"a profile needs an AllocationSpace, but got {space!r:.100}")
     row = _base_row(space, base)
     count = len(objective.cases(Split.SEARCH))
     if whole_number("rounds", rounds, 1) > count:
         raise InvalidSettings(f"rounds={rounds} parts of the cases need as many cases, but there are {count}")
-    columns = np.random.default_rng(seed).permutation(count)
+    columns = np.random.default_rng(whole_number("seed", seed, 0)).permutation(count)
     table = _Rounds(space, row, signs(objective), objective.additive)
     names = _metric_names(metrics, len(signs(objective)))
     nothing = np.zeros((len(signs(objective)), *space.allowed_array.shape))
@@ -239,7 +239,7 @@ def _questions(
     Raises:
         InvalidSettings: unknown metrics, or limits that nothing meets.
     """
-    limits = profile.budgets[None] if budgets is None else np.atleast_2d(np.asarray(budgets, np.float64))
+    limits = profile.budgets[None] if budgets is None else np.atleast_2d(numbers("budgets", budgets))
     chosen: list[Weights] = [{name: 1.0} for name in profile.metrics] if weights is None else [weights]
     asked = [(profile.combined(weight), limit) for weight in chosen for limit in limits]
     for single, limit in asked:
@@ -342,12 +342,12 @@ def _base_row(space: AllocationSpace, base: Any) -> Population:
 
 def _metric_names(metrics: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if metrics is not None:
-        return tuple(metrics)
+        return tuple(map(str, listed("metrics", metrics)))
     return ("loss",) if count == 1 else tuple(f"objective {number}" for number in range(count))
 
 
 def _study(study: str | Path | None, number: int) -> Path | None:
     if study is None:
         return None
-    path = Path(study)
+    path = file_path("study", study)
     return path if not number else path.with_name(f"{path.stem}-round{number + 1}{path.suffix}")

@@ -35,11 +35,11 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, flag, instance, real_number, whole_number
 from searchlib.case_order import chances, drawn_order, spread
 from searchlib.cases import Cases
+from searchlib.chunks import ChunkScores
 from searchlib.errors import InvalidSettings
-from searchlib.evaluation import ChunkScores
 from searchlib.objective import Objective
 from searchlib.scoretable import ScoreTable, signs
 from searchlib.scoring import Scorer
@@ -89,13 +89,11 @@ class CaseRacing:
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.error < 0.5:
-            raise InvalidSettings(f"CaseRacing(error=…) must be a probability in (0, 0.5), but is {self.error!r}")
-        if not 0 < self.first <= 1:
-            raise InvalidSettings(f"CaseRacing(first=…) must be a share of the cases in (0, 1], but is {self.first!r}")
-        if not 0 <= self.margin < np.inf:
-            raise InvalidSettings(f"CaseRacing(margin=…) must be a number from 0, but is {self.margin!r}")
-        object.__setattr__(self, "keep", whole_number("CaseRacing(keep=…)", self.keep, 1))
+        check_field(self, "error", real_number, "(0, 0.5)")
+        check_field(self, "keep", whole_number, 1)
+        check_field(self, "first", real_number, "(0, 1]")
+        check_field(self, "informed", flag)
+        check_field(self, "margin", real_number, "[0, inf)")
 
     def stages(self, cases: int) -> tuple[int, ...]:
         """How many of so many cases a candidate has met after each stage."""
@@ -138,8 +136,7 @@ class RacedRows:
     """
 
     def __init__(self, settings: CaseRacing, objective: Objective, scorer: Scorer, cases: Cases, seed: int) -> None:
-        if not isinstance(settings, CaseRacing):
-            raise InvalidSettings(f"racing must be a CaseRacing(…), but is {settings!r}")
+        instance("racing", settings, CaseRacing, "a CaseRacing(…)")
         if objective.direction not in ("minimize", "maximize") or not objective.additive:
             raise InvalidSettings(
                 f"only an objective whose one value is the mean over its cases can be raced, but "

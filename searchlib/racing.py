@@ -38,9 +38,9 @@ from numpy.typing import ArrayLike, NDArray
 from searchlib.algorithms.algorithm import Status
 from searchlib.arguments import whole_number
 from searchlib.cases import Split
+from searchlib.chunks import plan_chunks, score_chunk
 from searchlib.decision import DIGITS, Contest, Decision, best, decide
 from searchlib.errors import EvaluationFailed, InvalidSettings
-from searchlib.evaluation import plan_chunks, score_chunk
 from searchlib.forecast import Forecast
 from searchlib.objective import Objective
 from searchlib.space import Population

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,12 @@ from searchlib.case_overlap import Overlap
 from searchlib.front import Front
 from searchlib.history import History
 from searchlib.holdout import Comparison, Holdout
+from searchlib.objective import Direction
 from searchlib.selection_bias import Estimate
 from searchlib.space import Population
+
+if TYPE_CHECKING:
+    from searchlib.report.plots import Plots
 
 __all__ = ["Outcome", "Record", "Result"]
 
@@ -91,6 +96,7 @@ class Result:
             cases (:func:`searchlib.selection_bias.corrected`); None where these did not decide, or of several
             objectives.
         overlaps: cases that splits share, in spite of which the values are not honest.
+        direction: of every value, ``"minimize"`` or ``"maximize"``; empty where a result was put together without.
     """
 
     best: Any
@@ -106,11 +112,19 @@ class Result:
     optimism: Estimate | None = None
     corrected: Estimate | None = None
     overlaps: tuple[Overlap, ...] = ()
+    direction: tuple[Direction, ...] = ()
 
     @property
     def cache_hits(self) -> int:
         """How many candidates an evaluation cache has answered; they are no evaluations."""
         return int(self.history.cached.sum())
+
+    @property
+    def plot(self) -> Plots:
+        """Pictures of this result: ``result.plot.convergence()``, each an Axes of matplotlib."""
+        # By name: reports are made of results, and an import would close the circle.
+        plots: Plots = importlib.import_module("searchlib.report.plots").Plots(self)
+        return plots
 
     def to_json(self) -> dict[str, Any]:
         """The part of a result that a study cannot work out again by itself, as JSON values."""

@@ -8,11 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Status
+from searchlib.chunks import ChunkScores
 from searchlib.errors import InvalidSettings
-from searchlib.evaluation import ChunkScores
-from searchlib.objective import Objective
+from searchlib.objective import Direction, Objective
 
-__all__ = ["ScoreTable", "signs"]
+__all__ = ["ScoreTable", "directions", "signs"]
+
+
+def directions(objective: Objective) -> tuple[Direction, ...]:
+    """Whether each number of the objective is minimized or maximized.
+
+    Raises:
+        InvalidSettings: a direction is neither.
+    """
+    ways = (objective.direction,) if isinstance(objective.direction, str) else tuple(objective.direction)
+    if not ways or any(way not in ("minimize", "maximize") for way in ways):
+        raise InvalidSettings(
+            f"direction must be 'minimize' or 'maximize' (or a tuple of them), but is {objective.direction!r}"
+        )
+    return ways
 
 
 def signs(objective: Objective) -> NDArray[np.float64]:
@@ -21,12 +35,7 @@ def signs(objective: Objective) -> NDArray[np.float64]:
     Raises:
         InvalidSettings: a direction is neither.
     """
-    directions = (objective.direction,) if isinstance(objective.direction, str) else tuple(objective.direction)
-    if not directions or any(direction not in ("minimize", "maximize") for direction in directions):
-        raise InvalidSettings(
-            f"direction must be 'minimize' or 'maximize' (or a tuple of them), but is {objective.direction!r}"
-        )
-    return np.array([1.0 if direction == "minimize" else -1.0 for direction in directions])
+    return np.array([1.0 if way == "minimize" else -1.0 for way in directions(objective)])
 
 
 @final

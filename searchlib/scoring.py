@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.cases import Cases, Split
+from searchlib.chunks import Chunk, ChunkScores, plan_chunks
 from searchlib.errors import InvalidSettings
-from searchlib.evaluation import Chunk, ChunkScores, Evaluator, plan_chunks
+from searchlib.evaluation import Evaluator
 from searchlib.evaluation_cache import ObjectiveCache
 from searchlib.objective import Objective
 from searchlib.scoretable import ScoreTable

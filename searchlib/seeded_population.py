@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import numbers, shown
 from searchlib.errors import InvalidSettings, StudyError
 from searchlib.noise_table import NOISES, noise
 
@@ -55,13 +56,18 @@ class SeededPopulation:
         digest: bytes = b"",
         dimension: int = 0,
     ) -> None:
-        self.seeds, self.signs = np.asarray(seeds, np.int64), np.asarray(signs, np.int64)
+        self.seeds, self.signs = _whole("seeds", seeds), _whole("signs", signs)
         if self.seeds.ndim != 1 or self.seeds.shape != self.signs.shape:
             raise InvalidSettings(f"every member has a seed and a sign, but got {self.seeds.shape}, {self.signs.shape}")
         if not (((self.seeds >= 0) & (self.seeds < NOISES) & (np.abs(self.signs) <= 1)).all()):
-            raise InvalidSettings("seeds must be at least 0 and below 2**62, and signs -1, 0 or 1")
-        self.center = None if center is None else np.asarray(center, np.float32)
-        self.sigma = sigma if np.ndim(sigma) == 0 else np.asarray(sigma, np.float32)
+            raise InvalidSettings(
+                f"seeds must be at least 0 and below 2**62, and signs -1, 0 or 1, but are {shown(seeds)} and "
+                f"{shown(signs)}"
+            )
+        self.center = None if center is None else _floats("center", center)
+        if self.center is not None and self.center.ndim != 1:
+            raise InvalidSettings(f"center must have one axis, but has shape {self.center.shape}")
+        self.sigma = sigma if isinstance(sigma, int | float) else _floats("sigma", sigma)
         self._dimension = dimension if self.center is None else len(self.center)
         self._digest = digest
 
@@ -145,6 +151,16 @@ def bits_of(population: Any) -> bytes:
     if seeded is not None:
         return _MARK + seeded.digest + seeded.seeds.tobytes() + seeded.signs.tobytes()
     return np.ascontiguousarray(population).tobytes()
+
+
+def _whole(name: str, given: Any) -> NDArray[np.int64]:
+    plain = isinstance(given, np.ndarray) and given.dtype == np.int64
+    return given if plain else numbers(name, given, np.int64)
+
+
+def _floats(name: str, given: Any) -> NDArray[np.float32]:
+    plain = isinstance(given, np.ndarray) and given.dtype == np.float32
+    return given if plain else numbers(name, given, np.float32)
 
 
 def read_bits(data: bytes, shape: tuple[int, int], dtype: np.dtype[Any]) -> Any:

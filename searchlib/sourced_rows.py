@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm
+from searchlib.arguments import shown
 from searchlib.budget import Budget
 from searchlib.case_source import CaseRun, CaseSource
 from searchlib.cases import Cases, Split
@@ -47,7 +48,7 @@ class SourcedRows:
         seed: int, budget: Budget,
     ) -> None:  # fmt: skip
         if not isinstance(source, CaseSource):
-            raise InvalidSettings(f"cases must be a FreshCases(…) or a Curriculum(…), but is {source!r}")
+            raise InvalidSettings(f"cases must be a FreshCases(…) or a Curriculum(…), but is {shown(source)}")
         if algorithm.compares_batches:
             raise InvalidSettings(
                 f"{type(algorithm).__name__} compares candidates that met different cases when these change; take one "

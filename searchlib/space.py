@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,9 @@ from typing import Any, final, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import instance, shown
 from searchlib.errors import InvalidCandidate, InvalidSettings, MissingOperator
+from searchlib.operator_arguments import OPERATORS, as_array, blaming
 
 __all__ = [
     "Candidates", "ItemSpace", "Population", "Space", "StagedSpace", "WeightSpace", "distinct", "row_keys",
@@ -44,6 +47,12 @@ class Space(ABC):
 
     ``searchlib.testing.check_space`` holds a space to this contract.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in OPERATORS:
+            if name in vars(cls) and not getattr(vars(cls)[name], "__isabstractmethod__", False):
+                setattr(cls, name, blaming(vars(cls)[name]))
 
     @property
     @abstractmethod
@@ -164,7 +173,10 @@ class Space(ABC):
             >>> Subset(4, k=2).neighbors([0, 1]).tolist()
             [[1, 2], [1, 3], [0, 2], [0, 3]]
         """
-        own = self.canonical(self.check(np.asarray(row)[None], name="row"))
+        given = as_array("row", row)
+        if given.shape != (self.dimension,):
+            raise InvalidCandidate(f"row must have shape ({self.dimension},) for {self!r}, but is {shown(row)}")
+        own = self.canonical(self.check(given[None], name="row"))
         return own[:0] if self.size == 1 else self._near(own[0])
 
     def _every_row(self, limit: int) -> Population:
@@ -195,7 +207,7 @@ class Space(ABC):
         Raises:
             InvalidCandidate: wrong shape, or a row that lies outside; the message names the first such row.
         """
-        array = np.asarray(population)
+        array = as_array(name, population)
         if array.ndim != 2 or array.shape[1] != self.dimension:
             raise InvalidCandidate(
                 f"{name} must have shape (n, {self.dimension}) for {self!r}, but has shape {array.shape}; "
@@ -224,6 +236,11 @@ class Space(ABC):
             raise InvalidSettings(f"a space must be a frozen dataclass to be written down, but {type(self)} is not")
         fields = {field.name: _jsonable(getattr(own, field.name)) for field in dataclasses.fields(own) if field.init}
         return {"space": type(self).__name__, **fields}
+
+    @final
+    def to_nevergrad(self) -> Any:
+        """The space as a parameter of nevergrad's; see :func:`searchlib.exchange.to_nevergrad`."""
+        return importlib.import_module("searchlib.exchange").to_nevergrad(self)
 
 
 class StagedSpace(Space):
@@ -290,9 +307,9 @@ class Candidates(Sequence[Any]):
     __slots__ = ("array", "space")
 
     def __init__(self, space: Space, array: Population) -> None:
-        view = np.asarray(array).view()
+        view = as_array("Candidates(array=…)", array).view()
         view.flags.writeable = False
-        self.space = space
+        self.space = instance("Candidates(space=…)", space, Space, "a searchlib Space")
         self.array: Population = view
 
     def __len__(self) -> int:
@@ -344,13 +361,15 @@ def space_from_json(data: Mapping[str, Any]) -> Space:
         InvalidSettings: no imported space has that name.
     """
     known = {cls.__name__: cls for cls in _subclasses(Space)}
-    name = data.get("space")
-    if name not in known:
+    name = data.get("space") if isinstance(data, Mapping) else None
+    if not isinstance(name, str) or name not in known:
         raise InvalidSettings(
-            f"no imported space is called {name!r}; import the module that defines it first "
-            f"(the built-in ones: import searchlib.spaces)"
+            f"no imported space is called {shown(name)}; import its module first (of ours: searchlib.spaces)"
         )
-    space: Space = known[name](**{key: _from_jsonable(item) for key, item in data.items() if key != "space"})
+    try:
+        space: Space = known[name](**{key: _from_jsonable(item) for key, item in data.items() if key != "space"})
+    except TypeError as error:
+        raise InvalidSettings(f"{shown(data)} does not describe a {name}: {error}") from error
     return space
 
 

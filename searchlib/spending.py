@@ -21,6 +21,7 @@ class Spending:
     Attributes:
         evaluations: distinct candidates evaluated.
         hits: distinct candidates whose scores were in an evaluation cache; they use up nothing.
+        duplicates: candidates that were known already.
         cells: scores computed.
         cost: in the objective's own unit.
         seconds: wall-clock time in batches.
@@ -30,7 +31,7 @@ class Spending:
     def __init__(self, budget: Budget, sign: float, batch_size: int, space_size: float) -> None:
         self._budget, self._sign = budget, sign
         self._batch_size, self._space_size = batch_size, space_size
-        self.evaluations = self.hits = self.cells = self._stale = 0
+        self.evaluations = self.hits = self.duplicates = self.cells = self._stale = 0
         self.cost = self.seconds = 0.0
         self.best = math.inf
 
@@ -46,6 +47,7 @@ class Spending:
         """
         self.evaluations += candidates
         self.hits += hits
+        self.duplicates += duplicates
         self.cells += cells
         self.cost += cost
         self._stale = 0 if candidates or hits else self._stale + duplicates

@@ -8,7 +8,8 @@ nothing from it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +18,13 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.algorithms.algorithm import Status
+from searchlib.arguments import file_path, whole_number
 from searchlib.case_overlap import Overlap
 from searchlib.cases import Split
+from searchlib.chunks import Chunk, ChunkScores
+from searchlib.damage import expected, reading
 from searchlib.errors import StudyDamaged, StudyMismatch
-from searchlib.evaluation import Chunk, ChunkScores
 from searchlib.front import Front
 from searchlib.history import History, Told
 from searchlib.holdout import Holdout
@@ -44,6 +48,9 @@ GIVEN_SEEDS = "given seeds"
 
 #: Genes of a winner beyond which its row is stored as an array, under this name, and not as text.
 _LONG_ROW, _RESULT_ROW = 10_000, "result row"
+
+#: What the names of arrays begin with that say in which order batches were told.
+_PLACE = "told "
 
 _SCHEMA = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal INTEGER NOT NULL);
@@ -113,7 +120,7 @@ class Study:
         Raises:
             StudyDamaged: there is no such file, or it is not a study of this version.
         """
-        path = Path(path)
+        path = file_path("the path of a study", path)
         if not path.is_file():
             raise StudyDamaged(f"there is no study at {str(path)!r}")
         study = cls(SealedFile.reading(path))
@@ -140,7 +147,7 @@ class Study:
             StudyMismatch: the file holds another search; the message lists what differs.
             StudyBusy: another search, here or in another process, is writing.
         """
-        study = cls(SealedFile.writing(Path(path)))
+        study = cls(SealedFile.writing(file_path("study", path)))
         try:
             study._prepare(settings, fixed)
         except BaseException:
@@ -154,7 +161,7 @@ class Study:
             new = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             if not new:
                 self._check_format()
-            connection.execute("PRAGMA journal_mode=WAL")
+            self._file.choose_journal()
             if new:
                 connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
             begun = connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone()
@@ -162,14 +169,14 @@ class Study:
             self._compare(settings, fixed)
         else:  # nothing was evaluated yet, so there is nothing to contradict
             with self._file.transaction():
-                connection.execute("DELETE FROM array")
+                self._file.change("DELETE FROM array")
                 if self._differences(settings, fixed):
-                    connection.execute("DELETE FROM memo")
+                    self._file.change("DELETE FROM memo")
             self.write_settings(settings)
 
     def flush(self) -> None:
         """Bring everything into the one file, so that it can be copied."""
-        self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._file.flush()
 
     def close(self) -> None:
         """Close the file; the object cannot be used any more. Nothing happens where it is closed already."""
@@ -184,17 +191,20 @@ class Study:
         self.close()
 
     @property
+    @reading
     def settings(self) -> dict[str, Any]:
         """What the search was started with, and (under ``"result"``) how it ended."""
-        return {name: json.loads(value) for name, value in self._file.rows("SELECT name, value, seal FROM setting")}
+        rows = self._file.rows("SELECT name, value, seal FROM setting")
+        return {name: json.loads(value) for name, value in rows}
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Store JSON values under their names, replacing what was there."""
         rows = [(name, json.dumps(value, allow_nan=False)) for name, value in settings.items()]
-        with self._file.transaction():
+        with self._file.transaction(math.inf):
             for row in rows:
                 self._file.insert("setting", *row, replace=True)
 
+    @reading
     def read_array(self, name: str) -> NDArray[Any] | None:
         """A stored array, or None."""
         for _, dtype, shape, data in self._file.rows("SELECT * FROM array WHERE name = ?", name):
@@ -210,6 +220,7 @@ class Study:
         data = np.ascontiguousarray(array)
         self._file.insert("array", name, data.dtype.str, json.dumps(data.shape), data.tobytes(), replace=True)
 
+    @reading
     def batches(self, label: str = ASKED) -> Iterator[StoredBatch]:
         """The batches with a label, in order; by default those that the algorithm was asked for."""
         settings = self.settings
@@ -219,6 +230,8 @@ class Study:
             raise StudyDamaged(f"{str(self.path)!r} is damaged: a batch is missing; begin another study")
         digests = self._digests()
         for number, _, asked, n, ids, population, fresh in rows:
+            expected(isinstance(asked, int) and min(asked, n) >= 0, f"asked for {asked!r:.50}, got {n!r:.50}")
+            expected((len(ids), len(fresh)) == (8 * n, n), f"{len(ids)} bytes of ids for {n} rows")
             yield StoredBatch(
                 number,
                 label,
@@ -247,11 +260,15 @@ class Study:
         self._next += 1
         return number
 
+    @reading
     def chunks(self, batch: int) -> Iterator[ChunkScores]:
         """The finished chunks of a batch."""
         rows = self._file.rows("SELECT * FROM chunk WHERE batch = ? ORDER BY row, case_start", batch)
         for _, row, row_end, case, case_end, width, scores, secondary, status, errors, seconds in rows:
             n, c = row_end - row, case_end - case
+            expected(row >= 0 < n and case >= 0 < c and width >= 0, "a chunk of no rows or cases")
+            expected(len(status) == n and max(status) <= max(Status), f"status {status!r:.50}")
+            expected(errors is None or len(json.loads(errors)) == n, f"errors {errors!r:.50}")
             yield ChunkScores(
                 Chunk(row, row_end, case, case_end),
                 np.frombuffer(scores, np.float64).reshape(n, c, width),
@@ -272,7 +289,7 @@ class Study:
             json.dumps(scores.errors) if any(scores.errors) else None,
             scores.seconds,
         )
-        with self._file.transaction():
+        with self._file.transaction(scores.seconds):
             self._file.insert("chunk", *columns)
             if hits is not None:
                 self._insert_array(f"hits {batch}", hits)
@@ -281,16 +298,29 @@ class Study:
         """Which new rows of a batch an evaluation cache has answered, or None where it has not answered any."""
         return self.read_array(f"hits {batch}")
 
-    def write_told(self, batch: int, told: Told, seconds: float) -> None:
-        """Commit what the algorithm is about to be told about a batch."""
+    def write_told(self, batch: int, told: Told, seconds: float, place: tuple[int, int] | None = None) -> None:
+        """Commit what the algorithm is about to be told about a batch.
+
+        Where batches are not told in the order in which they were asked for, ``place`` says how many were told and how
+        many had been asked for before.
+        """
         columns = (told.values, told.secondary, told.standard_error)
         blobs = [np.ascontiguousarray(column, np.float64).tobytes() for column in columns]
         errors = json.dumps(told.errors) if any(told.errors) else None
         with self._file.transaction():
             self._file.insert("told", batch, *blobs, told.status.astype(np.int8).tobytes(), errors, seconds)
+            if place is not None:
+                self._insert_array(f"{_PLACE}{place[0]:09d}", np.array([batch, place[1]]))
         if told.stopped is not None and told.stopped.any():
             self.write_array(f"stopped {batch}", told.stopped)
 
+    @reading
+    def tells(self) -> list[tuple[int, int]]:
+        """In the order of telling, batches and how many had been asked for before; empty where both orders are one."""
+        rows = self._file.rows("SELECT * FROM array WHERE name GLOB ? ORDER BY name", f"{_PLACE}*")
+        return [(int(batch), int(asked)) for batch, asked in (np.frombuffer(row[3], row[1]) for row in rows)]
+
+    @reading
     def told(self, batch: StoredBatch) -> Told | None:
         """What was told about a batch, or None where it was not finished."""
         rows = self._file.rows("SELECT * FROM told WHERE batch = ?", batch.number)
@@ -328,16 +358,41 @@ class Study:
         """
         return space_from_json(self.settings["space"])
 
+    @reading
     def history(self) -> History:
         """Everything told so far, exactly as the search itself has it."""
         direction = self.settings["direction"]
         history = History(self.space, 1 if isinstance(direction, str) else len(direction))
-        for batch in self.batches():
+        batches: Iterable[StoredBatch] = self.batches()
+        if tells := self.tells():
+            by_number = {batch.number: batch for batch in batches}
+            if unknown := [number for number, _ in tells if number not in by_number]:
+                raise StudyDamaged(f"{str(self.path)!r} is damaged: batch {unknown[0]} was told, but is missing")
+            batches = [by_number[number] for number, _ in tells]
+        for batch in batches:
             told = self.told(batch)
             if told is not None:
                 history.append(told, batch.omitted, batch.digest)
         return history
 
+    @reading
+    def best(self, n: int = 1) -> list[Any]:
+        """The best ``n`` different candidates told so far, as typed values: ``seeds=`` of another search.
+
+        By their value on the SEARCH cases; of several objectives by the first.
+
+        Raises:
+            InvalidSettings: ``n`` is no whole number of at least 1.
+        """
+        n, history = whole_number("n", n, 1), self.history()
+        direction = self.settings["direction"]
+        sign = -1.0 if (direction if isinstance(direction, str) else direction[0]) == "maximize" else 1.0
+        values = sign * history.values[:, 0]
+        order = np.argsort(values, kind="stable")
+        able = order[(history.fresh & ~history.stopped & (history.status == Status.DONE))[order]][:n]
+        return [self.space.decode(row) for row in history.population[able]]
+
+    @reading
     def result(self) -> Result:
         """The result as far as it is on file; ``best`` is the winner's typed value, not the objective's artifact."""
         settings, space = self.settings, self.space
@@ -358,6 +413,7 @@ class Study:
             optimism=Estimate.from_json(stored.get("optimism")),
             corrected=Estimate.from_json(stored.get("corrected")),
             overlaps=tuple(map(Overlap.from_json, stored.get("overlaps", ()))),
+            direction=tuple(np.atleast_1d(settings["direction"]).tolist()),
         )
 
     def write_result(self, result: Result) -> None:
@@ -368,6 +424,7 @@ class Study:
             self.write_array(_RESULT_ROW, result.row)
         self.write_settings({"result": data})
 
+    @reading
     def reference(self, name: str, split: Split) -> NDArray[np.float64] | None:
         """The scores ``(c, k)`` of a reference, or None where they are not on file."""
         for row in self._file.rows("SELECT * FROM reference WHERE name = ? AND split = ?", name, split.value):
@@ -376,19 +433,20 @@ class Study:
 
     def write_reference(self, name: str, split: Split, scores: NDArray[np.float64]) -> None:
         """Commit the scores ``(c, k)`` of a reference."""
-        with self._file.transaction():
+        with self._file.transaction(math.inf):
             data = np.ascontiguousarray(scores, np.float64).tobytes()
             self._file.insert("reference", name, split.value, scores.shape[1], data, replace=True)
 
+    @reading
     def memo(self) -> Memo:
         """What the search must not make twice; in a study that was opened for writing it takes new entries."""
         entries = self._file.rows("SELECT kind, key, value, seal FROM memo ORDER BY number")
         return Memo(entries, self._write_memo)
 
     def _write_memo(self, kind: str, key: str, value: str) -> None:
-        with self._file.transaction():
+        with self._file.transaction(math.inf):
             row = (kind, key, value)
-            self._file.execute("INSERT INTO memo (kind, key, value, seal) VALUES (?, ?, ?, ?)", (*row, sealed(row)))
+            self._file.change("INSERT INTO memo (kind, key, value, seal) VALUES (?, ?, ?, ?)", *row, sealed(row))
 
     def _digests(self) -> dict[int, tuple[int, str]]:
         return {batch: (omitted, value) for batch, omitted, value in self._file.rows("SELECT * FROM digest")}

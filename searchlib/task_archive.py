@@ -9,8 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import check_field, one_of, real_number, whole_number
 
 __all__ = ["KeptTasks", "TaskArchive", "farthest_points"]
 
@@ -60,11 +59,9 @@ class TaskArchive:
     keep: str = "farthest"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "capacity", whole_number("TaskArchive(capacity=…)", self.capacity, 1))
-        if not 0 <= self.novelty < 1:
-            raise InvalidSettings(f"TaskArchive(novelty=…) must be a share in [0, 1), but is {self.novelty!r}")
-        if self.keep not in _KEEPS:
-            raise InvalidSettings(f"TaskArchive(keep=…) must be one of {_KEEPS}, but is {self.keep!r}")
+        check_field(self, "capacity", whole_number, 1)
+        check_field(self, "novelty", real_number, "[0, 1)")
+        check_field(self, "keep", one_of, _KEEPS)
 
 
 @final

@@ -59,9 +59,9 @@ def shortlist_values(
         return table.values, table.secondary, table
     # A recommendation that was never told (a distribution's mean), or asked for in a batch that was interrupted.
     unknown = (positions < 0) | (positions >= len(history))
-    unknown[~unknown] = history.stopped[positions[~unknown]]  # of these only an estimate is known
+    unknown[~unknown] = history.at("stopped", positions[~unknown])  # of these only an estimate is known
     values, secondary = np.full((len(rows), history.objectives), np.nan), np.full(len(rows), np.nan)
-    values[~unknown], secondary[~unknown] = history.values[positions[~unknown]], history.secondary[positions[~unknown]]
+    values[~unknown], secondary[~unknown] = (history.at(name, positions[~unknown]) for name in ("values", "secondary"))
     if unknown.any():
         table = scorer.score_finalists(rows[unknown], Split.SEARCH)
         values[unknown], secondary[unknown] = table.values, table.secondary
@@ -166,7 +166,7 @@ class Finals:
                 rng = np.random.default_rng([self._seed, 3])
                 left = corrected(objective, table.scores[table.done], table.secondary[table.done], rng)
         elif 0 <= position < len(self._history):
-            error = float(self._history.standard_error[position, 0])
+            error = float(self._history.at("standard_error", np.array([position]))[0, 0])
         if won.holdout is not None:
             cases = self._cases[Split.SEARCH if table is None else Split.SELECT]
             held = Sample.of(won.holdout.rows[0], won.holdout.cases, objective.additive)

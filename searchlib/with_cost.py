@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.allocation_space import AllocationSpace
+from searchlib.arguments import flag, instance, listed, numbers, one_of, shown
 from searchlib.captured import captured
 from searchlib.cases import Cases, Split
 from searchlib.errors import InvalidSettings
@@ -74,25 +75,36 @@ class WithCost(Objective):
     ) -> None:
         if not isinstance(objective, Objective):
             raise InvalidSettings(
-                f"objective must be an Objective, but is {objective!r:.100}; a plain function that returns several "
+                f"objective must be an Objective, but is {shown(objective)}; a plain function that returns several "
                 f"numbers needs no wrapper, only direction=('minimize', 'minimize')"
             )
+        if not callable(cost):
+            raise InvalidSettings(f"cost must be a function of a candidate, but is {shown(cost)}")
+        if space is not None:
+            instance("space", space, Space, "a searchlib Space")
+        if translate is not None and not callable(translate):
+            raise InvalidSettings(f"translate must be a function of a population, but is {shown(translate)}")
+        flag("batched", batched)
         if (translate is None) != (space is None) or (seeds is not None and space is None):
             raise InvalidSettings(
-                "another space needs a translation into the objective's: pass both space= and translate= (and only "
-                "there seeds=)"
+                f"another space needs a translation into the objective's: pass both space= and translate= (and only "
+                f"there seeds=), but they are {shown(space)}, {shown(translate)} and {shown(seeds)}"
             )
-        names = (name,) if isinstance(name, str) else tuple(name)
-        ways = (direction,) * len(names) if isinstance(direction, str) else tuple(direction)
+        names = (name,) if isinstance(name, str) else tuple(map(str, listed("name", name)))
+        ways: Any = (direction,) * len(names) if isinstance(direction, str) else listed("direction", direction)
+        for way in ways:
+            one_of("direction", way, ("minimize", "maximize"))
         if not names or len(ways) != len(names):
-            raise InvalidSettings(f"there must be one direction per cost, but name={name!r}, direction={direction!r}")
+            raise InvalidSettings(
+                f"there must be one direction per cost, but name={shown(name)}, direction={shown(direction)}"
+            )
         own = (objective.direction,) if isinstance(objective.direction, str) else tuple(objective.direction)
         if value_name is None:
             numbered = tuple(f"value {number}" for number in range(len(own)))
             value_name = objective.value_names or (numbered if len(own) > 1 else "value")
-        known = (value_name,) if isinstance(value_name, str) else tuple(value_name)
+        known = (value_name,) if isinstance(value_name, str) else tuple(map(str, listed("value_name", value_name)))
         if len(known) != len(own):
-            raise InvalidSettings(f"the objective has {len(own)} value(s), but value_name={value_name!r}")
+            raise InvalidSettings(f"the objective has {len(own)} value(s), but value_name={shown(value_name)}")
         self.objective, self._cost, self._batched, self._names = objective, cost, batched, names
         self.space: Space = objective.space if space is None else space
         self._translate, self._seeds = translate, seeds
@@ -103,8 +115,10 @@ class WithCost(Objective):
         self.shareable = objective.shareable
         self.noisy, self.task_space = objective.noisy, objective.task_space
         self.batch_size, self.recomputable = objective.batch_size, objective.recomputable
-        self._references = {key: self._numbers(given) for key, given in (reference_costs or {}).items()}
-        unknown = sorted(set(self._references) - set(objective.references()))
+        given_costs = {} if reference_costs is None else reference_costs
+        instance("reference_costs", given_costs, Mapping, "costs by the name of a reference")
+        self._references = {key: self._numbers(given) for key, given in given_costs.items()}
+        unknown = [key for key in self._references if key not in objective.references()]
         if unknown:
             raise InvalidSettings(
                 f"reference_costs has {unknown}, but the references are {list(objective.references())}"
@@ -130,7 +144,7 @@ class WithCost(Objective):
         """The costs ``(n, names)`` of candidates."""
         if not self._batched:
             return np.stack([self._numbers(self._cost(value)) for value in candidates]).reshape(len(candidates), -1)
-        given = np.asarray(self._cost(candidates.array), np.float64)
+        given = numbers("what cost returns", self._cost(candidates.array))
         if given.shape[:1] != (len(candidates),) or given.size != len(candidates) * len(self._names):
             raise InvalidSettings(
                 f"cost must return {len(candidates)} numbers for each of {self._names}, but returned {given!r:.200}"
@@ -217,7 +231,7 @@ class WithCost(Objective):
         return Candidates(space, space.check(self._translate(candidates.array), name="translate's population"))
 
     def _numbers(self, given: Any) -> NDArray[np.float64]:
-        numbers = np.atleast_1d(np.asarray(given, np.float64))
-        if numbers.shape != (len(self._names),) or not np.isfinite(numbers).all():
-            raise InvalidSettings(f"a cost must be a finite number for each of {self._names}, but is {given!r:.100}")
-        return numbers
+        costs = np.atleast_1d(numbers(f"a cost must be a finite number for each of {self._names}: it", given))
+        if costs.shape != (len(self._names),) or not np.isfinite(costs).all():
+            raise InvalidSettings(f"a cost must be a finite number for each of {self._names}, but is {shown(given)}")
+        return costs

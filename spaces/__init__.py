@@ -15,6 +15,7 @@ space                            one candidate                                va
 :class:`Grouped`                 the same choice once per layer or block      tuple of the part's values
 :class:`Multiset`                the same choice in slots without an order    tuple of the part's values
 :class:`OneOf`                   one of several spaces, a candidate of it     name and value
+:class:`Fixed`                   a part that is not to be searched             the value
 :class:`Monotone`                an ascending or descending schedule          tuple of numbers
 :class:`EvalSubsets`             benchmark items, with repetitions            tuple of items
 :class:`ExemplarSets`            which exemplars a prompt shows               tuple of exemplar ids
@@ -44,6 +45,7 @@ from searchlib.spaces.eval_subsets import EvalSubsets
 from searchlib.spaces.exemplar_sets import ExemplarSets
 from searchlib.spaces.expert_merges import ExpertMatrices, ExpertMerges
 from searchlib.spaces.experts import ExpertSubsets
+from searchlib.spaces.fixed import Fixed
 from searchlib.spaces.grouped import Grouped
 from searchlib.spaces.integer import Integer
 from searchlib.spaces.monotone import Monotone
@@ -74,6 +76,7 @@ __all__ = [
     "ExpertMatrices",
     "ExpertMerges",
     "ExpertSubsets",
+    "Fixed",
     "Grouped",
     "Integer",
     "Monotone",

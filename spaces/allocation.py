@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.allocation_space import AllocationSpace
+from searchlib.arguments import shown
 from searchlib.errors import InvalidCandidate, InvalidSettings
 from searchlib.space import Population
 from searchlib.spaces import allocation_count, allocation_moves, chance
@@ -330,9 +331,9 @@ class Allocation(AllocationSpace):
             try:
                 genes = [index[option] for option in value]
             except (TypeError, LookupError) as reason:
-                raise InvalidCandidate(f"values[{number}] = {value!r:.200} holds no options of this space") from reason
+                raise InvalidCandidate(f"values[{number}] = {shown(value)} holds no options of this space") from reason
             if len(genes) != self.dimension:
-                raise InvalidCandidate(f"values[{number}] must hold {self.dimension} options, but holds {len(genes)}")
+                raise InvalidCandidate(f"values[{number}] must hold {self.dimension} options, but is {shown(value)}")
             rows[number] = genes
         inside = self.contains(rows)
         if not inside.all():
@@ -374,7 +375,7 @@ class Allocation(AllocationSpace):
 
     def from_latent(self, latent: NDArray[np.float64]) -> Population:
         ledger = self._ledger
-        scores = np.clip(latent, -_FAR, _FAR).reshape(len(latent), ledger.parts, ledger.options)
+        scores = np.clip(np.asarray(latent, np.float64), -_FAR, _FAR).reshape(len(latent), ledger.parts, ledger.options)
         rows = np.where(ledger.allowed, scores, -np.inf).argmax(axis=2).astype(np.int16)
         if self.max_distinct is not None:
             prefer = np.zeros((len(rows), ledger.groups, ledger.options))

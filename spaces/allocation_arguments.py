@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import listed, numbers, shown
 from searchlib.errors import InvalidSettings
 from searchlib.spaces.arguments import real, whole
 
@@ -27,7 +28,7 @@ def checked_fields(
     choices = _distinct("options", options, None)
     if len(choices) > 2**15:
         raise InvalidSettings(f"options must be at most {2**15}, but are {len(choices)}")
-    limits = tuple(real(f"budgets[{index}]", limit) for index, limit in enumerate(budgets))
+    limits = tuple(real(f"budgets[{index}]", limit) for index, limit in enumerate(listed("budgets", budgets)))
     shape = (len(limits), len(names), len(choices))
     table = _table("costs", costs, shape, float)
     mask = None if allowed is None else _table("allowed", allowed, shape[1:], bool)
@@ -37,7 +38,7 @@ def checked_fields(
                 raise InvalidSettings(f"every part needs an option, but allowed has none for {name!r}")
     layers = None
     if groups is not None:
-        layers = tuple(whole(f"groups[{part}]", number, low=0) for part, number in enumerate(groups))
+        layers = tuple(whole(f"groups[{part}]", number, low=0) for part, number in enumerate(listed("groups", groups)))
         if len(layers) != len(names):
             raise InvalidSettings(f"groups must hold one number per part ({len(names)}), but holds {len(layers)}")
     return {
@@ -48,31 +49,30 @@ def checked_fields(
 
 def _distinct(name: str, given: Any, kind: type | None) -> tuple[Any, ...]:
     if isinstance(given, str) or not isinstance(given, Sequence):
-        raise InvalidSettings(f"{name} must be a tuple such as ('a', 'b'), but got ({name}={given!r})")
+        raise InvalidSettings(f"{name} must be a tuple such as ('a', 'b'), but got ({name}={shown(given)})")
     plain = tuple(item.item() if isinstance(item, np.generic) else item for item in given)
     for item in plain:
         scalar = isinstance(item, str) if kind is str else item is None or isinstance(item, str | int | float)
         if not scalar or (isinstance(item, float) and not math.isfinite(item)):
             wanted = "str" if kind is str else "str, bool, None or finite numbers"
-            raise InvalidSettings(f"{name} must be {wanted}, but one is {item!r}")
+            raise InvalidSettings(f"{name} must be {wanted}, but one is {shown(item)}")
     if not plain or len(set(plain)) < len(plain):
-        raise InvalidSettings(f"{name} must be distinct and at least one, but got ({name}={plain!r:.500})")
+        raise InvalidSettings(f"{name} must be distinct and at least one, but got ({name}={shown(given)})")
     return plain
 
 
 def _table(name: str, given: Any, shape: tuple[int, ...], kind: type) -> Any:
     """Nested tuples of ``shape`` from nested sequences or an array."""
-    try:
-        array: NDArray[Any] = np.asarray(given, kind)
-    except (TypeError, ValueError) as reason:
-        raise InvalidSettings(f"{name} must be a table of shape {shape}, but is ragged or holds no numbers") from reason
+    array: NDArray[Any] = numbers(name, given).astype(kind)
     if array.size == 0 and math.prod(shape) == 0:
         array = array.reshape(shape)
     if array.shape != shape:
         axes = "(budgets, parts, options)" if len(shape) == 3 else "(parts, options)"
-        raise InvalidSettings(f"{name} must have shape {shape} {axes}, but has {array.shape}")
+        raise InvalidSettings(f"{name} must have shape {shape} {axes}, but has {array.shape}: {shown(given)}")
     if not np.isfinite(array).all() or (np.abs(array) > 1e150).any():
-        raise InvalidSettings(f"{name} must be finite and at most 1e150, but one is not; allowed=… excludes options")
+        raise InvalidSettings(
+            f"{name} must be finite and at most 1e150; allowed=… excludes options; but got {shown(given)}"
+        )
     return _tuples(array.tolist())
 
 

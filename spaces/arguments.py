@@ -6,6 +6,9 @@ import math
 import operator
 from typing import Any
 
+import numpy as np
+
+from searchlib.arguments import shown
 from searchlib.errors import InvalidSettings
 
 __all__ = ["flag", "fraction", "positive", "real", "whole"]
@@ -18,11 +21,11 @@ def whole(name: str, value: Any, *, low: int = 1, high: int = 2**31 - 1) -> int:
         InvalidSettings: not a whole number, or out of range.
     """
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         number = None
-    if number is None or isinstance(value, bool) or not low <= number <= high:
-        raise InvalidSettings(f"{name} must be a whole number from {low} to {high}, but got ({name}={value!r})")
+    if number is None or not low <= number <= high:
+        raise InvalidSettings(f"{name} must be a whole number from {low} to {high}, but got ({name}={shown(value)})")
     return number
 
 
@@ -32,12 +35,13 @@ def real(name: str, value: Any) -> float:
     Raises:
         InvalidSettings: not a finite number.
     """
+    other = isinstance(value, str | bytes | bool | np.bool_ | np.complexfloating)
     try:
-        number = math.nan if isinstance(value, str) else float(value)
+        number = math.nan if other or (isinstance(value, np.ndarray) and value.ndim) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise InvalidSettings(f"{name} must be a finite number, but got ({name}={value!r})")
+    if not math.isfinite(number):
+        raise InvalidSettings(f"{name} must be a finite number, but got ({name}={shown(value)})")
     return number
 
 
@@ -49,7 +53,7 @@ def positive(name: str, value: Any) -> float:
     """
     number = real(name, value)
     if number <= 0:
-        raise InvalidSettings(f"{name} must be greater than 0, but got ({name}={value!r})")
+        raise InvalidSettings(f"{name} must be greater than 0, but got ({name}={shown(value)})")
     return number
 
 
@@ -62,7 +66,7 @@ def fraction(name: str, value: Any, *, zero: bool = False) -> float:
     number = real(name, value)
     if number < 0 or number > 1 or (number == 0 and not zero):
         bounds = "[0, 1]" if zero else "(0, 1]"
-        raise InvalidSettings(f"{name} must be a probability in {bounds}, but got ({name}={value!r})")
+        raise InvalidSettings(f"{name} must be a probability in {bounds}, but got ({name}={shown(value)})")
     return number
 
 
@@ -73,5 +77,5 @@ def flag(name: str, value: Any) -> bool:
         InvalidSettings: anything else.
     """
     if not isinstance(value, bool):
-        raise InvalidSettings(f"{name} must be True or False, but got ({name}={value!r})")
+        raise InvalidSettings(f"{name} must be True or False, but got ({name}={shown(value)})")
     return value

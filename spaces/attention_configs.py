@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import listed, shown
 from searchlib.errors import InvalidCandidate, InvalidSettings
 from searchlib.space import Population
 from searchlib.spaces.allocation import Allocation
@@ -48,10 +49,11 @@ def elastic_rules(
         >>> len(elastic_rules((2048, 4096, 8192), (16384,)))  # the paper's setting
         48
     """
-    every = [whole("length", length) for length in (*profile_lengths, *extend_lengths)]
-    if not len(profile_lengths):
-        raise InvalidSettings("profile_lengths must hold at least one length, but are empty")
-    shortest, profiled, longest = min(every), max(every[: len(profile_lengths)]), max(every)
+    measured = [whole("length", length) for length in listed("profile_lengths", profile_lengths)]
+    if not measured:
+        raise InvalidSettings(f"profile_lengths must hold at least one length, but are {shown(profile_lengths)}")
+    every = measured + [whole("length", length) for length in listed("extend_lengths", extend_lengths)]
+    shortest, profiled, longest = min(every), max(measured), max(every)
     step, betas = whole("step", step), whole("betas", betas, low=2)
     alphas = step * np.arange(-(shortest // step), profiled // step + 1)
     grid = [(float(a), float(b)) for a in alphas for b in np.linspace(0, 1, betas)]
@@ -111,13 +113,16 @@ class AttentionConfigs(AllocationView):
     def __post_init__(self) -> None:
         for name, low in (("layers", 1), ("heads", 1), ("sink", 0), ("block", 1), ("kv_groups", 1)):
             object.__setattr__(self, name, whole(name, getattr(self, name), low=low))
-        rules = tuple((real("alpha", a), real("beta", b)) for a, b in self.rules)
+        pairs = [listed("each of rules", pair) for pair in listed("rules", self.rules)]
+        if any(len(pair) != 2 for pair in pairs):
+            raise InvalidSettings(f"each of rules must be (alpha, beta), but rules are {shown(self.rules)}")
+        rules = tuple((real("alpha", a), real("beta", b)) for a, b in pairs)
         if not rules or len(set(rules)) < len(rules):
-            raise InvalidSettings(f"rules must be one or more different (alpha, beta), but are {self.rules!r:.200}")
+            raise InvalidSettings(f"rules must be one or more different (alpha, beta), but are {shown(self.rules)}")
         object.__setattr__(self, "rules", rules)
-        lengths = tuple(sorted({whole("length", length) for length in self.lengths}))
+        lengths = tuple(sorted({whole("length", length) for length in listed("lengths", self.lengths)}))
         if not lengths:
-            raise InvalidSettings("lengths must hold at least one length, but are empty")
+            raise InvalidSettings(f"lengths must hold at least one length, but are {shown(self.lengths)}")
         object.__setattr__(self, "lengths", lengths)
         if self.density is not None:
             object.__setattr__(self, "density", fraction("density", self.density))

@@ -12,7 +12,9 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import listed, shown
 from searchlib.errors import InvalidCandidate, InvalidSettings
+from searchlib.json_data import read_json
 from searchlib.spaces.arguments import real, whole
 
 __all__ = ["RELEASED_BLOCK", "AttentionPlan", "spans"]
@@ -188,17 +190,18 @@ class AttentionPlan:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a file of :meth:`save`, or a released one (``moa_alpha_beta.json``)."""
+        name = Path(path).name if isinstance(path, str | os.PathLike) else shown(path)
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InvalidCandidate(f"{Path(path).name} holds no plan, for it is no JSON: {error}") from error
+            data = read_json(path)
+        except InvalidSettings as error:
+            raise InvalidCandidate(f"{name} holds no plan: {error}") from error
         if not isinstance(data, dict):
-            raise InvalidCandidate(f"{Path(path).name} must hold an object with alphas and betas, not {data!r:.80}")
+            raise InvalidCandidate(f"{name} must hold an object with alphas and betas, not {shown(data)}")
         return cls.from_json(data)
 
 
 def _table(name: str, rows: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
     try:
-        return tuple(tuple(real(name, number) for number in row) for row in rows)
-    except (TypeError, InvalidSettings) as error:
+        return tuple(tuple(real(name, number) for number in listed(name, row)) for row in listed(name, rows))
+    except InvalidSettings as error:
         raise InvalidCandidate(f"{name} must be finite numbers [layers][heads]: {error}") from error

@@ -8,20 +8,23 @@ numbers instead of one for a whole row. 16 is full precision.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, final
 
+from searchlib.arguments import listed, one_of, shown
 from searchlib.errors import InvalidCandidate, InvalidSettings
+from searchlib.json_data import parsed_json
 from searchlib.spaces.arguments import real, whole
 
 __all__ = ["FULL", "KINDS", "BitPlan", "Bits", "SizedTensor"]
 
 #: Bits of full precision: such tensors are left as they are.
 FULL = 16
+#: Characters of an option: two digits, a sign and a group size.
+_LONGEST = 14
 #: What has bits: a layer's weight, its input, the keys and values of an attention layer.
 KINDS = ("weight", "activation", "kv")
 #: Bits of a stored scale (float16).
@@ -53,13 +56,13 @@ class Bits(NamedTuple):
         Raises:
             InvalidSettings: neither 2 to 16 bits nor such bits with a group size.
         """
-        text = str(option)
-        bits, at, group = text.partition("@")
         plain = isinstance(option, int | str) and not isinstance(option, bool)
+        text = str(option) if isinstance(option, str) or (plain and 0 <= option <= FULL) else ""
+        bits, at, group = text[:_LONGEST].partition("@")
         if not plain or not bits.isdecimal() or not 2 <= int(bits) <= FULL or (at and not _counts(group)):
             raise InvalidSettings(
                 f"an option is a number of bits from 2 to {FULL}, such as 4, or bits with a group size, such as "
-                f"'4@32', but is {option!r}"
+                f"'4@32', but is {shown(option)}"
             )
         if at and int(bits) == FULL:
             raise InvalidSettings(f"{FULL} bits are full precision, which has no scales and no group size: {option!r}")
@@ -109,8 +112,7 @@ class SizedTensor:
     macs: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InvalidSettings(f"kind must be one of {KINDS}, but is {self.kind!r}")
+        one_of("kind", self.kind, KINDS)
         for name in ("rows", "columns"):
             object.__setattr__(self, name, whole(name, getattr(self, name), high=2**62))
         if self.group is not None:
@@ -276,10 +278,10 @@ class BitPlan:
             InvalidCandidate: it is none.
         """
         try:
-            read = dict(json.loads(data) if isinstance(data, str) else data)
+            read = dict(parsed_json("it", data) if isinstance(data, str) else data)
             return cls(**{name: tuple(value) if name == "ranges" else value for name, value in read.items()})
         except (TypeError, ValueError) as error:
-            raise InvalidCandidate(f"this is no plan of bits ({error}): {data!s:.200}") from error
+            raise InvalidCandidate(f"this is no plan of bits ({error}): {shown(data)}") from error
 
 
 def checked_ranges(ranges: Iterable[Any]) -> tuple[float, ...]:
@@ -288,10 +290,12 @@ def checked_ranges(ranges: Iterable[Any]) -> tuple[float, ...]:
     Raises:
         InvalidSettings: they are not.
     """
-    starts = tuple(ranges)
-    numbers = all(isinstance(start, int | float) and math.isfinite(start) for start in starts)
+    starts = listed("ranges", ranges)
+    numbers = all(isinstance(start, int | float) and abs(start) < 1e300 for start in starts)
     if not numbers or any(a <= b for a, b in itertools.pairwise(starts)):
-        raise InvalidSettings(f"ranges must be strictly descending timesteps such as (750, 500), but are {ranges!r}")
+        raise InvalidSettings(
+            f"ranges must be strictly descending timesteps such as (750, 500), but are {shown(ranges)}"
+        )
     return tuple(float(start) for start in starts)
 
 
@@ -300,10 +304,12 @@ def _counts(group: str) -> bool:
 
 
 def _pairs(given: Pairs) -> list[tuple[str, Any]]:
-    pairs = list(given.items()) if isinstance(given, Mapping) else [tuple(pair) for pair in given]
-    names = [pair[0] for pair in pairs]
-    if any(len(pair) != 2 or not isinstance(pair[0], str) for pair in pairs) or len(set(names)) < len(names):
-        raise InvalidSettings(f"options are given by distinct names, such as {{'ff.0': 4}}, but are {given!r:.200}")
+    pairs = list(given.items()) if isinstance(given, Mapping) else [
+        listed("a pair of a name and an option", pair) for pair in listed("options", given)
+    ]
+    named = all(len(pair) == 2 and isinstance(pair[0], str) for pair in pairs)
+    if not named or len({name for name, _ in pairs}) < len(pairs):
+        raise InvalidSettings(f"options are given by distinct names, such as {{'ff.0': 4}}, but are {shown(given)}")
     return [(name, option) for name, option in pairs]
 
 

@@ -12,11 +12,12 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import listed, shown
 from searchlib.errors import InvalidSettings
 from searchlib.space import Population
 from searchlib.spaces.allocation import Allocation
 from searchlib.spaces.allocation_view import AllocationView
-from searchlib.spaces.arguments import positive
+from searchlib.spaces.arguments import positive, real
 from searchlib.spaces.bit_plan import FULL, KINDS, BitPlan, Bits, Option, SizedTensor, checked_ranges
 from searchlib.spaces.codec import stack
 
@@ -75,14 +76,13 @@ class BitWidths(AllocationView):
     shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        self._set("tensors", tuple(dataclasses.astuple(tensor) if isinstance(tensor, SizedTensor) else tuple(tensor)
-                                   for tensor in self.tensors))  # fmt: skip
+        self._set("tensors", tuple(map(_tensor, listed("tensors", self.tensors))))
         for kind in KINDS:
             self._set(kind, _options(kind, getattr(self, kind)))
         self._set("ranges", checked_ranges(self.ranges))
-        self._set("only", tuple((_pattern(pattern), _options("only", options)) for pattern, options in self.only))
+        self._set("only", tuple((_pattern(text), _options("only", options)) for text, options in _pairs(self.only)))
         count = len(self.ranges) + 1
-        shares = tuple(float(share) for share in self.shares) or (1 / count,) * count
+        shares = tuple(real("shares", share) for share in listed("shares", self.shares)) or (1 / count,) * count
         if len(shares) != count or not min(shares) >= 0 or not abs(sum(shares) - 1) <= 1e-6:
             raise InvalidSettings(f"shares must be {count} shares of the steps that sum to 1, but are {self.shares}")
         self._set("shares", shares)
@@ -95,7 +95,9 @@ class BitWidths(AllocationView):
         if not self._parts:
             raise InvalidSettings("no tensor has options to choose from; pass weight=, activation= or kv=")
         if self.compute is not None and not self._parts_of("activation"):
-            raise InvalidSettings("compute= limits the bits of activations, but none has options; pass activation=")
+            raise InvalidSettings(
+                f"compute={self.compute} limits the bits of activations, but none has options; pass activation="
+            )
         _ = self.allocation  # refuses budgets that nothing meets
 
     def _set(self, name: str, value: Any) -> None:
@@ -243,17 +245,29 @@ class BitWidths(AllocationView):
         return BitPlan(**kinds, ranges=self.ranges)
 
 
+def _tensor(given: Any) -> tuple[Any, ...]:
+    fields = dataclasses.astuple(given) if isinstance(given, SizedTensor) else listed("each of tensors", given)
+    if len(fields) != len(dataclasses.fields(SizedTensor)):
+        raise InvalidSettings(f"each of tensors must be a SizedTensor, but one is {shown(given)}")
+    return fields
+
+
+def _pairs(only: Any) -> list[tuple[Any, ...]]:
+    pairs = [listed("each of only", pair) for pair in listed("only", only)]
+    if any(len(pair) != 2 for pair in pairs):
+        raise InvalidSettings(f"only must be pairs of a pattern and its options, but is {shown(only)}")
+    return pairs
+
+
 def _pattern(given: Any) -> str:
     try:
-        return re.compile(str(given)).pattern
-    except re.error as error:
-        raise InvalidSettings(f"only must hold regular expressions, but {given!r} is none: {error}") from error
+        return str(re.compile(given).pattern)
+    except (re.error, TypeError, RecursionError, OverflowError) as error:
+        raise InvalidSettings(f"only must hold regular expressions, but {shown(given)} is none: {error}") from error
 
 
 def _options(name: str, given: Sequence[Any]) -> tuple[Option, ...]:
-    if isinstance(given, str | int):
-        raise InvalidSettings(f"{name} must be a tuple of options such as (2, 4, 8), but is {given!r}")
-    options = tuple(Bits.of(option).option for option in given)
+    options = tuple(Bits.of(option).option for option in listed(name, given, "a tuple of options such as (2, 4, 8)"))
     if len(set(options)) < len(options):
-        raise InvalidSettings(f"the options of {name} must be distinct, but are {tuple(given)!r}")
+        raise InvalidSettings(f"the options of {name} must be distinct, but are {shown(given)}")
     return options

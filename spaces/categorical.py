@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidSettings
 from searchlib.space import Population, Space
 from searchlib.spaces import chance
@@ -128,12 +129,12 @@ class Categorical(Space):
 
 def _distinct(choices: Any) -> tuple[Any, ...]:
     if isinstance(choices, str) or not isinstance(choices, Sequence):
-        raise InvalidSettings(f"choices must be a tuple such as ('euler', 'heun'), but got (choices={choices!r})")
+        raise InvalidSettings(f"choices must be a tuple such as ('euler', 'heun'), but got (choices={shown(choices)})")
     plain = tuple(choice.item() if isinstance(choice, np.generic) else choice for choice in choices)
     for choice in plain:
         scalar = choice is None or isinstance(choice, str | int | float)
         if not scalar or (isinstance(choice, float) and not math.isfinite(choice)):
-            raise InvalidSettings(f"choices must be str, bool, None or finite numbers, but one is {choice!r}")
+            raise InvalidSettings(f"choices must be str, bool, None or finite numbers, but one is {shown(choice)}")
     if not plain or len(set(plain)) < len(plain):
-        raise InvalidSettings(f"choices must be distinct and at least one, but got (choices={plain!r})")
+        raise InvalidSettings(f"choices must be distinct and at least one, but got (choices={shown(choices)})")
     return plain

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidCandidate, InvalidSettings
 from searchlib.space import Population, Space
 from searchlib.spaces import arguments, chance
@@ -52,13 +53,15 @@ class CurriculumTasks(Space):
         for name in ("names", "low", "high"):
             given = getattr(self, name)
             if isinstance(given, str) or not isinstance(given, Sequence):
-                raise InvalidSettings(f"{name} must hold one entry per coordinate, but got ({name}={given!r})")
+                raise InvalidSettings(f"{name} must hold one entry per coordinate, but got ({name}={shown(given)})")
         for name in ("low", "high"):
             object.__setattr__(self, name, tuple(arguments.real(name, one) for one in getattr(self, name)))
         object.__setattr__(self, "names", tuple(map(str, self.names)))
         object.__setattr__(self, "scale", arguments.fraction("scale", self.scale))
         if not self.names or len(set(self.names)) < len(self.names):
-            raise InvalidSettings(f"tasks need one coordinate or more, each named once, but got (names={self.names!r})")
+            raise InvalidSettings(
+                f"tasks need one coordinate or more, each named once, but got (names={shown(self.names)})"
+            )
         if not len(self.names) == len(self.low) == len(self.high):
             raise InvalidSettings(
                 f"every coordinate has a bound on either side, but there are {len(self.names)} names, "

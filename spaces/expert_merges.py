@@ -14,6 +14,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import numbers
 from searchlib.space import Population, StagedSpace
 from searchlib.spaces import chance
 from searchlib.spaces.arguments import fraction, positive
@@ -46,7 +47,9 @@ class ExpertMatrices:
 
     def __post_init__(self) -> None:
         for name in ("router", "merging"):
-            view = np.asarray(getattr(self, name), np.float32).view()
+            given = getattr(self, name)
+            plain = isinstance(given, np.ndarray) and given.dtype == np.float32
+            view = given.view() if plain else numbers(f"ExpertMatrices({name}=…)", given, np.float32)
             view.flags.writeable = False
             object.__setattr__(self, name, view)
 

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidCandidate, InvalidSettings
 from searchlib.space import Population, Space
 from searchlib.spaces import chance
@@ -57,7 +58,7 @@ class Grouped(Space):
 
     def __post_init__(self) -> None:
         if not isinstance(self.part, Space):
-            raise InvalidSettings(f"part must be a space such as Subset(8, k=2), but got (part={self.part!r})")
+            raise InvalidSettings(f"part must be a space such as Subset(8, k=2), but got (part={shown(self.part)})")
         object.__setattr__(self, "groups", whole("groups", self.groups))
 
     @property

@@ -67,7 +67,7 @@ class Interval:
     def from_latent(self, latent: Reals) -> Reals:
         """0 is the middle of the scale, one unit a quarter of its width; clipped beyond -2 and 2."""
         left, _ = self.ends
-        return self.from_scale(left + self.width * (np.clip(latent, -2, 2) + 2) / 4)
+        return self.from_scale(left + self.width * (np.clip(np.asarray(latent, np.float64), -2, 2) + 2) / 4)
 
     def to_latent(self, x: NDArray[Any]) -> Reals:
         """A right inverse of :meth:`from_latent`."""

@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidSettings
 from searchlib.space import Population, Space, distinct
 from searchlib.spaces import multisets
@@ -56,7 +57,7 @@ class Multiset(Space):
 
     def __post_init__(self) -> None:
         if not isinstance(self.part, Space):
-            raise InvalidSettings(f"part must be a space such as Subset(8, k=2), but got (part={self.part!r})")
+            raise InvalidSettings(f"part must be a space such as Subset(8, k=2), but got (part={shown(self.part)})")
         object.__setattr__(self, "slots", whole("slots", self.slots))
 
     @property

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidSettings
 from searchlib.space import Space
 
-__all__ = ["Named", "array_type", "named_spaces", "shown"]
+__all__ = ["Named", "array_type", "keywords", "named_spaces"]
 
 Named = tuple[tuple[str, Space], ...]
 
@@ -30,12 +31,15 @@ def named_spaces(argument: str, given: Any, by_keyword: Mapping[str, Any], examp
     """
     pairs = _pairs(argument, given) + tuple(by_keyword.items())
     if not pairs:
-        raise InvalidSettings(f"{argument} must be at least one space by name, such as {example}, but got ()")
+        raise InvalidSettings(
+            f"{argument} must be at least one space by name, such as {example}, but got {shown(given)}"
+        )
     for name, space in pairs:
         if not isinstance(name, str) or not isinstance(space, Space):
-            raise InvalidSettings(f"each of {argument} must be a name and a space, but one is {name!r}: {space!r}")
+            one = f"{shown(name)}: {shown(space)}"
+            raise InvalidSettings(f"each of {argument} must be a name and a space, but one is {one}")
     if len(dict(pairs)) < len(pairs):
-        raise InvalidSettings(f"names must be distinct, but got {[name for name, _ in pairs]}")
+        raise InvalidSettings(f"names must be distinct, but got {shown([name for name, _ in pairs])}")
     return pairs
 
 
@@ -45,10 +49,10 @@ def _pairs(argument: str, given: Any) -> Named:
     try:
         return tuple((name, space) for name, space in (given.items() if isinstance(given, Mapping) else given))
     except (TypeError, ValueError):
-        raise InvalidSettings(f"{argument} must be pairs of a name and a space, but got {given!r}") from None
+        raise InvalidSettings(f"{argument} must be pairs of a name and a space, but got {shown(given)}") from None
 
 
-def shown(pairs: Named) -> str:
+def keywords(pairs: Named) -> str:
     """The arguments of a constructor that rebuilds the pairs."""
     if all(name.isidentifier() and not keyword.iskeyword(name) for name, _ in pairs):
         return ", ".join(f"{name}={space!r}" for name, space in pairs)

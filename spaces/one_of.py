@@ -14,7 +14,7 @@ from searchlib.errors import InvalidCandidate
 from searchlib.space import Population, Space
 from searchlib.spaces.arguments import fraction
 from searchlib.spaces.codec import stack
-from searchlib.spaces.named import Named, array_type, named_spaces, shown
+from searchlib.spaces.named import Named, array_type, keywords, named_spaces
 
 __all__ = ["OneOf"]
 
@@ -69,7 +69,7 @@ class OneOf(Space):
         object.__setattr__(self, "switch_rate", fraction("switch_rate", switch_rate))
 
     def __repr__(self) -> str:
-        return f"OneOf({shown(self.branches)}, switch_rate={self.switch_rate!r})"
+        return f"OneOf({keywords(self.branches)}, switch_rate={self.switch_rate!r})"
 
     @property
     def _spaces(self) -> tuple[Space, ...]:

@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidCandidate, InvalidSettings
 from searchlib.space import Population, WeightSpace
 from searchlib.spaces import arguments, chance
@@ -59,12 +60,13 @@ class PolicyParameters(WeightSpace):
     def __post_init__(self) -> None:
         object.__setattr__(self, "shapes", _shapes(self.shapes))
         object.__setattr__(self, "scale", arguments.fraction("scale", self.scale))
-        if isinstance(self.spread, Sequence):
-            object.__setattr__(self, "spread", tuple(_spread(one) for one in self.spread))
+        given: Any = self.spread
+        if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+            object.__setattr__(self, "spread", tuple(_spread(one) for one in given))
             if len(self._spreads) != len(self.shapes):
                 raise InvalidSettings(
                     f"spread must be one number, or one for each of {len(self.shapes)} tensors, but got "
-                    f"(spread={self.spread!r:.200})"
+                    f"(spread={shown(self.spread)})"
                 )
         else:
             object.__setattr__(self, "spread", _spread(self.spread))
@@ -133,7 +135,8 @@ class PolicyParameters(WeightSpace):
         return np.where(chance.coins(rng, first.shape), first, second)
 
     def repair(self, population: Population) -> Population:
-        return np.clip(population, -_LARGEST, _LARGEST).astype(np.float32)
+        wide = population if population.dtype.itemsize >= 4 else population.astype(np.float32)
+        return np.clip(wide, -_LARGEST, _LARGEST).astype(np.float32)
 
     def canonical(self, population: Population) -> Population:
         return np.asarray(population, np.float32) + np.float32(0)  # -0.0 and 0.0 are one candidate
@@ -150,7 +153,7 @@ class PolicyParameters(WeightSpace):
 
     def _flat(self, index: int, value: Any) -> NDArray[np.float32]:
         if not isinstance(value, Mapping):
-            return self._checked(index, np.asarray(value), (self.dimension,)).astype(np.float32)
+            return self._checked(index, value, (self.dimension,)).astype(np.float32)
         names = [name for name, _ in self.tensors]
         if missing := [name for name in names if name not in value]:
             raise InvalidCandidate(
@@ -160,17 +163,21 @@ class PolicyParameters(WeightSpace):
         for name, shape in self.tensors:
             tensor = value[name]
             tensor = tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor
-            parts.append(self._checked(f"{index}][{name!r}", np.asarray(tensor), shape).ravel())
+            parts.append(self._checked(f"{index}][{name!r}", tensor, shape).ravel())
         return np.asarray(np.concatenate(parts), np.float32)
 
-    def _checked(self, place: Any, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    def _checked(self, place: Any, given: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        try:
+            array = np.asarray(given)
+        except (TypeError, ValueError) as error:
+            raise InvalidCandidate(f"values[{place}] must be numbers, but is {shown(given)}") from error
         if array.shape != shape or array.dtype.kind not in "biuf":
             raise InvalidCandidate(
                 f"values[{place}] must be numbers of shape {shape}, but is {array.dtype} {array.shape}"
             )
         if not (np.abs(array) <= _LARGEST).all():
             raise InvalidCandidate(
-                f"values[{place}] must be finite numbers within ±{_LARGEST:g}, but is {array!r:.100}"
+                f"values[{place}] must be finite numbers within ±{_LARGEST:g}, but is {shown(array)}"
             )
         return array
 
@@ -217,9 +224,9 @@ def _shapes(given: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
         shapes = tuple((str(name), tuple(arguments.whole("shapes", size) for size in shape)) for name, shape in pairs)
     except (TypeError, ValueError) as error:
         raise InvalidSettings(
-            f"shapes must be a number of weights, or pairs of a name and a shape, but got (shapes={given!r:.200})"
+            f"shapes must be a number of weights, or pairs of a name and a shape, but got (shapes={shown(given)})"
         ) from error
     names = [name for name, _ in shapes]
     if not shapes or len(set(names)) < len(names):
-        raise InvalidSettings(f"shapes must name one tensor or more, each once, but got (shapes={given!r:.200})")
+        raise InvalidSettings(f"shapes must name one tensor or more, each once, but got (shapes={shown(given)})")
     return shapes

@@ -15,7 +15,7 @@ from searchlib.space import Population, Space
 from searchlib.spaces import chance
 from searchlib.spaces.codec import stack
 from searchlib.spaces.listing import side_by_side, spliced
-from searchlib.spaces.named import Named, array_type, named_spaces, shown
+from searchlib.spaces.named import Named, array_type, keywords, named_spaces
 
 __all__ = ["Product"]
 
@@ -54,7 +54,7 @@ class Product(Space):
         object.__setattr__(self, "parts", pairs)
 
     def __repr__(self) -> str:
-        return f"Product({shown(self.parts)})"
+        return f"Product({keywords(self.parts)})"
 
     @property
     def dimension(self) -> int:

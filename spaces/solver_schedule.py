@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, final
 
-from searchlib.errors import InvalidCandidate
+import numpy as np
+
+from searchlib.arguments import listed, shown
+from searchlib.errors import InvalidCandidate, InvalidSettings
+from searchlib.json_data import json_object, parsed_json
 
 __all__ = ["CORRECTOR_RELAXATIONS", "PREDICTIONS", "RELAXATIONS", "SolverSchedule", "SolverStep"]
 
@@ -137,8 +140,8 @@ class SolverSchedule:
     analytic_first_step: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigmas", tuple(_number(sigma) for sigma in self.sigmas))
-        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "sigmas", tuple(_number(sigma) for sigma in _several("sigmas", self.sigmas)))
+        object.__setattr__(self, "steps", _several("steps", self.steps))
         _among("analytic_first_step", self.analytic_first_step, (False, True))
         self._check_sigmas()
         self._check_steps()
@@ -171,7 +174,7 @@ class SolverSchedule:
     def _check_steps(self) -> None:
         for index, step in enumerate(self.steps):
             if not isinstance(step, SolverStep):
-                raise InvalidCandidate(f"steps[{index}] must be a SolverStep, but got {step!r}")
+                raise InvalidCandidate(f"steps[{index}] must be a SolverStep, but got {shown(step)}")
             if max(step.order, -step.start) > index + 1:
                 raise InvalidCandidate(
                     f"steps[{index}] has {index + 1} evaluations to use, but got (order={step.order}, "
@@ -212,36 +215,47 @@ class SolverSchedule:
             InvalidCandidate: missing or unknown fields, or not a schedule.
         """
         try:
-            fields = json.loads(data) if isinstance(data, str) else data
-            steps = tuple(SolverStep(**step) for step in fields["steps"])
+            fields = json_object("it", parsed_json("it", data) if isinstance(data, str) else dict(data))
+            steps = tuple(SolverStep(**json_object("a step", step)) for step in fields["steps"])
             first = fields.get("analytic_first_step", False)
             return SolverSchedule(tuple(fields["sigmas"]), steps, first)
-        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as reason:
+        except (TypeError, KeyError, ValueError) as reason:
+            if isinstance(reason, InvalidCandidate):
+                raise
             raise InvalidCandidate(
                 f"a schedule is a dict of sigmas, steps and analytic_first_step as SolverSchedule.to_json() makes "
-                f"it, but got {data!r} ({reason})"
+                f"it, but got {shown(data)} ({reason})"
             ) from reason
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidCandidate(f"{name} must be a whole number from {low} to {high}, but got ({name}={value!r})")
+        raise InvalidCandidate(f"{name} must be a whole number from {low} to {high}, but got ({name}={shown(value)})")
     return value
 
 
 def _number(value: Any) -> float:
     try:
+        if isinstance(value, str | bytes | bool | np.ndarray | np.complexfloating):
+            raise TypeError(type(value))
         return float(value)
-    except (TypeError, ValueError):
-        raise InvalidCandidate(f"sigmas must be numbers, but one is {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidCandidate(f"sigmas must be numbers, but one is {shown(value)}") from None
+
+
+def _several(name: str, value: Any) -> tuple[Any, ...]:
+    try:
+        return listed(name, value)
+    except InvalidSettings as refusal:
+        raise InvalidCandidate(str(refusal)) from refusal
 
 
 def _bounded(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e3:
-        raise InvalidCandidate(f"{name} must be a number within ±1e3, but got ({name}={value!r})")
+        raise InvalidCandidate(f"{name} must be a number within ±1e3, but got ({name}={shown(value)})")
     return float(value) + 0.0
 
 
 def _among(name: str, value: Any, options: tuple[Any, ...]) -> None:
     if type(value) is not type(options[0]) or value not in options:
-        raise InvalidCandidate(f"{name} must be one of {options}, but got ({name}={value!r})")
+        raise InvalidCandidate(f"{name} must be one of {options}, but got ({name}={shown(value)})")

@@ -17,6 +17,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import listed, one_of
 from searchlib.errors import InvalidCandidate, InvalidSettings
 from searchlib.space import Population, Space
 from searchlib.spaces import chance
@@ -122,9 +123,9 @@ class SolverSchedules(Space):
                 f"sigma_min must be a range (low, high) below sigma_max, but got (sigma_min={self.sigma_min}, "
                 f"sigma_max={self.sigma_max})"
             )
-        if self.final not in FINALS:
-            raise InvalidSettings(f"final must be one of {FINALS}, but got (final={self.final!r})")
-        self._set("vary", tuple(part for part in PARTS if part in tuple(self.vary)))
+        one_of("final", self.final, FINALS)
+        chosen = [one_of("each of vary", part, PARTS) for part in listed("vary", self.vary)]
+        self._set("vary", tuple(part for part in PARTS if part in chosen))
         self._set("base", _text(self.base))
         self._check_vary()
 

@@ -23,6 +23,19 @@ def make():
 """
 
 
+MORE = """
+def plain():
+    return total
+
+def stopped():
+    def stop(kept):
+        if 11 in kept:
+            raise KeyboardInterrupt
+        return 1.0
+    return FunctionObjective(stop, Subset(12, k=3))
+"""
+
+
 @pytest.fixture
 def study(tmp_path):
     def total(kept):
@@ -222,3 +235,70 @@ def test_wrong_usage_has_its_own_exit_status():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "usage" in done.stderr
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OBJECTIVE + MORE)
+    return path
+
+
+def test_a_search_of_ones_own_needs_no_driver(own, tmp_path, capsys):
+    whole = ["run", f"{own}:make", "--budget", "60", "--seed", "3", "--study", str(tmp_path / "own.db")]
+    assert main([*whole, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["evaluations"] == 60
+    assert found["winner"] == [9, 10, 11]
+    assert found["value"] == 30
+    assert main(whole) == 0  # the study is there: nothing is evaluated again
+    assert "60 evaluations" in capsys.readouterr().out
+    with Study.open(tmp_path / "own.db") as study:
+        assert study.history().evaluations == 60
+        assert study.settings["seed"] == 3
+
+
+def test_its_options_are_those_of_a_search(own, capsys):
+    assert main(["run", f"{own}:make", "--target", "29", "--workers", "2", "--asynchronous", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["outcome"] == "the target value is reached"
+    assert found["value"] >= 29
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["{own}:plain", "--budget", "4"], "return searchlib.FunctionObjective(function, space) instead"),
+        (["{own}:make"], "a budget needs at least one limit"),
+        (["{own}:make", "--budget", "-3"], "but is -3"),
+        (["{own}:make", "--budget", "4", "--asynchronous", "--batch-size", "2"], "does not go with batch_size"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_usage(words, said, own, capsys):
+    assert main(["run", *(word.format(own=own) for word in words)]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+
+
+def test_an_interrupted_search_prints_its_best_and_says_so_by_its_status(own, capsys):
+    assert main(["run", f"{own}:stopped", "--budget", "60"]) == 130
+    assert "it was interrupted" in capsys.readouterr().out
+
+
+def test_the_list_is_there_for_programs_too(capsys):
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert "Evolution" in listed["algorithms"]
+    assert "Subset" in listed["spaces"]
+    assert all(line.endswith(".") for line in listed["spaces"].values())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_its_words(shell, capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit, match="0"):
+        main(["--print-completion", shell])
+    script = capsys.readouterr().out
+    for word in ("resume", "--asynchronous", "--budget"):
+        assert word in script

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from searchlib import Cases, Objective
+from searchlib import Cases, Objective, search
+from searchlib.errors import InvalidSettings
 from searchlib.holdout import Holdout, compare
-from searchlib.spaces import Binary
+from searchlib.spaces import Binary, Real
 
 
 class Means(Objective):
@@ -70,3 +71,20 @@ def test_json_round_trip(scores):
 def test_an_unknown_reference_is_named_with_those_that_exist(scores):
     with pytest.raises(KeyError, match="rival"):
         compare(Means(), scores, np.random.default_rng(0), 1).against("nobody")
+
+
+@pytest.mark.parametrize("references", [("one",), lambda: "one", lambda: (1,)])
+def test_names_of_references_that_are_none_are_refused_before_the_search(references):
+    class Wrong(Objective):
+        space = Real(0, 1)
+
+        def cases(self, split):
+            return Cases.of([1.0])
+
+        def evaluate(self, candidates, cases):
+            raise AssertionError("nothing may be evaluated")
+
+    objective = Wrong()
+    objective.references = references
+    with pytest.raises(InvalidSettings, match="must be a method that returns names"):
+        search(objective, budget=10)

@@ -601,6 +601,10 @@ class Slow(Noisy):
 def test_a_dry_run_counts_any_limit_in_candidates_and_seconds(budget, candidates, caplog):
     search(Slow(), budget=budget, dry_run=True)
     assert f"about {candidates} candidates" in caplog.text
+    assert f"a cost of about {30 * candidates:.3g} in" in caplog.text
+    gigabytes = re.search(r"has used ([\d.]+) GB of memory", caplog.text)
+    assert gigabytes is not None
+    assert 0.05 < float(gigabytes[1]) < 50
     seconds = Search(Slow(), budget=budget).estimate()
     assert 0.01 * candidates <= seconds < candidates
 

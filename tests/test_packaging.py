@@ -1,5 +1,6 @@
 import ast
 import importlib
+import os
 import subprocess
 import sys
 import tomllib
@@ -43,6 +44,17 @@ def test_the_version_is_said_once_in_two_places():
     assert PROJECT["project"]["version"] == searchlib.__version__
 
 
+WITH_WORKERS = """
+import searchlib
+from searchlib import search
+from searchlib.spaces import Subset
+
+if __name__ == "__main__":
+    result = search(sum, space=Subset(6, k=2), budget=15, direction="maximize", workers=2)
+    print(searchlib.__file__, sum(result.best))
+"""
+
+
 @pytest.mark.slow
 def test_the_wheel_has_one_top_level_name_and_all_adapters(tmp_path):
     subprocess.run(
@@ -57,8 +69,18 @@ def test_the_wheel_has_one_top_level_name_and_all_adapters(tmp_path):
         sources = {f"searchlib/{folder}/{path.name}" for path in (ROOT / folder).glob("*.py")}
         assert sources
         assert sources <= set(names)
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "searchlib").rglob("*.py")} <= set(names)
     assert "searchlib/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    program = tmp_path / "program.py"
+    program.write_text(WITH_WORKERS)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    where, best = done.stdout.split()
+    assert where.startswith(str(tmp_path / "site"))
+    assert best == "9"
 
 
 def public_modules():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from searchlib import LocalSearch, Study, search
+from searchlib import LocalSearch, RandomSearch, Search, Study, search
 from searchlib.errors import StudyDamaged, StudyError
 from searchlib.sealed_file import sealed
 from searchlib.spaces import Real, Subset
@@ -202,3 +202,17 @@ def test_durability_costs_little(tmp_path):
     start = time.perf_counter()
     search(lambda rows: rows.sum(axis=1), space=Subset(256, k=8), budget=2000, batched=True, study=tmp_path / "s.db")
     assert time.perf_counter() - start < 10
+
+
+def test_another_search_begins_with_what_a_study_has_found(tmp_path):
+    space = Subset(12, k=3)
+    search(sum, RandomSearch(), space=space, budget=50, direction="maximize", study=tmp_path / "first.db", seed=1)
+    with Study.open(tmp_path / "first.db") as study:
+        found = study.best(5)
+        history = study.history()
+        values = sorted(history.values[history.fresh, 0], reverse=True)
+    assert [sum(value) for value in found] == values[:5]
+    assert len(set(found)) == 5
+    run = Search(sum, RandomSearch(), space=space, budget=6, direction="maximize", seeds=found)
+    assert len(list(run)) == 1
+    assert [space.decode(row) for row in run.history.population[:5]] == found

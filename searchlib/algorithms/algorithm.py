@@ -12,7 +12,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.errors import InvalidSettings, MissingOperator
+from searchlib.arguments import check_field, flag, instance, whole_number
+from searchlib.errors import MissingOperator
 from searchlib.space import Population, Space
 
 __all__ = ["Algorithm", "Batch", "Evidence", "Problem", "Run", "Status", "in_order"]
@@ -58,10 +59,12 @@ class Problem:
     batch_given: bool = True
 
     def __post_init__(self) -> None:
-        if self.objectives < 1:
-            raise InvalidSettings(f"a problem needs at least one objective, but got objectives={self.objectives}")
-        if self.batch_size < 1:
-            raise InvalidSettings(f"batch_size must be at least 1, but is {self.batch_size}")
+        check_field(self, "space", instance, Space, "a searchlib Space")
+        check_field(self, "objectives", whole_number, 1)
+        check_field(self, "evaluations", whole_number, 0, optional=True)
+        check_field(self, "batch_size", whole_number, 1)
+        for name in ("noisy", "changing", "batch_given"):
+            check_field(self, name, flag)
         seeds = np.empty((0, self.space.dimension), self.space.dtype) if self.seeds is None else self.seeds
         object.__setattr__(self, "seeds", self.space.check(seeds, name="seeds"))
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Evidence, Status
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import check_field, instance, real_number, whole_number
 from searchlib.space import Population, Space, distinct
 
 __all__ = ["Archive", "Pool"]
@@ -33,10 +33,8 @@ class Pool:
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.at_least < 1:
-            raise InvalidSettings(f"a parent pool needs at_least >= 1, but got at_least={self.at_least}")
-        if math.isnan(self.margin) or self.margin < 0:
-            raise InvalidSettings(f"a parent pool's margin must be 0 or more, but is {self.margin}")
+        check_field(self, "at_least", whole_number, 1)
+        check_field(self, "margin", real_number, "[0, inf]")
 
 
 @final
@@ -49,9 +47,9 @@ class Archive:
     """
 
     def __init__(self, space: Space, capacity: int, secondary_weight: float = 0.0) -> None:
-        if capacity < 1:
-            raise InvalidSettings(f"an archive needs room for at least 1 candidate, but capacity={capacity}")
-        self._capacity, self._weight = capacity, secondary_weight
+        instance("Archive(space=…)", space, Space, "a searchlib Space")
+        self._capacity = whole_number("Archive(capacity=…)", capacity, 1)
+        self._weight = real_number("Archive(secondary_weight=…)", secondary_weight, "[0, inf)")
         self._waiting: list[Evidence] = []
         self.population: Population = np.empty((0, space.dimension), space.dtype)
         self.values: NDArray[np.float64] = np.empty(0)  # what members are ranked by

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.algorithms.archive import Archive
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, shown, whole_number
 from searchlib.errors import InvalidSettings
 from searchlib.space import Population, distinct, row_keys
 
@@ -66,12 +66,11 @@ class Beam(Algorithm):
     vary: Vary | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "width", whole_number("Beam(width=…)", self.width, 1))
-        object.__setattr__(self, "expansion", whole_number("Beam(expansion=…)", self.expansion, 1))
-        if self.rounds is not None:
-            object.__setattr__(self, "rounds", whole_number("Beam(rounds=…)", self.rounds, 0))
+        check_field(self, "width", whole_number, 1)
+        check_field(self, "expansion", whole_number, 1)
+        check_field(self, "rounds", whole_number, 0, optional=True)
         if self.vary is not None and not callable(self.vary):
-            raise InvalidSettings(f"Beam(vary=…) must be a function of (rng, parents), but is {self.vary!r}")
+            raise InvalidSettings(f"Beam(vary=…) must be a function of (rng, parents), but is {shown(self.vary)}")
 
     def __repr__(self) -> str:
         # A function's own repr is an address, by which no study could recognize it.

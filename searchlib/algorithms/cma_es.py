@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, in_order
 from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.quiet import quiet
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings, MissingDependency
+from searchlib.arguments import check_field, one_of, real_number, whole_number
+from searchlib.errors import MissingDependency
 from searchlib.space import Population, Space, distinct, row_keys
 
 __all__ = ["CMAES"]
@@ -64,15 +64,11 @@ class CMAES(Algorithm):
     archive: int = 64
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma < math.inf:
-            raise InvalidSettings(f"CMAES(sigma=…) must be a positive number, but is {self.sigma!r}")
-        if self.population is not None:
-            object.__setattr__(self, "population", whole_number("CMAES(population=…)", self.population, 4))
-        if self.mean not in _MEANS:
-            raise InvalidSettings(f"CMAES(mean=…) must be one of {_MEANS}, but is {self.mean!r}")
-        if self.covariance not in _COVARIANCES:
-            raise InvalidSettings(f"CMAES(covariance=…) must be one of {_COVARIANCES}, but is {self.covariance!r}")
-        object.__setattr__(self, "archive", whole_number("CMAES(archive=…)", self.archive, 1))
+        check_field(self, "sigma", real_number, "(0, inf)")
+        check_field(self, "population", whole_number, 4, 10**6, optional=True)
+        check_field(self, "mean", one_of, _MEANS)
+        check_field(self, "covariance", one_of, _COVARIANCES)
+        check_field(self, "archive", whole_number, 1)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on every space, for one objective.

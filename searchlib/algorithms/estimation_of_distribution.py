@@ -16,8 +16,7 @@ from searchlib.algorithms.dependency_tree import DependencyTree
 from searchlib.algorithms.linear_model import LinearModel
 from searchlib.algorithms.on_off_scores import OnOffScores
 from searchlib.algorithms.proposed import Proposed
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import check_field, flag, real_number, whole_number
 from searchlib.space import Population, distinct, row_keys
 
 __all__ = ["EstimationOfDistribution"]
@@ -80,12 +79,10 @@ class EstimationOfDistribution(Algorithm):
 
     def __post_init__(self) -> None:
         for name, least in (("population", 1), ("parents", 2), ("archive", 1)):
-            number = whole_number(f"EstimationOfDistribution({name}=…)", getattr(self, name), least)
-            object.__setattr__(self, name, number)
-        if not 0 < self.rate <= 1:
-            raise InvalidSettings(f"EstimationOfDistribution(rate=…) must lie in (0, 1], but is {self.rate!r}")
-        if not self.patience > 0:
-            raise InvalidSettings(f"EstimationOfDistribution(patience=…) must be positive, but is {self.patience!r}")
+            check_field(self, name, whole_number, least)
+        check_field(self, "rate", real_number, "(0, 1]")
+        check_field(self, "pairwise", flag)
+        check_field(self, "patience", real_number, "(0, inf]")
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run, for one objective.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import final
 
@@ -11,8 +10,7 @@ import numpy as np
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.algorithms.archive import Archive, Pool
 from searchlib.algorithms.proposed import Proposed
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import check_field, flag, instance, real_number, whole_number
 from searchlib.space import Population
 
 __all__ = ["Evolution"]
@@ -60,14 +58,12 @@ class Evolution(Algorithm):
 
     def __post_init__(self) -> None:
         for name in ("population", "offspring", "archive"):
-            object.__setattr__(self, name, whole_number(f"Evolution({name}=…)", getattr(self, name), 1))
+            check_field(self, name, whole_number, 1)
         for name in ("mutation_pool", "crossover_pool"):
-            if not isinstance(getattr(self, name), Pool):
-                raise InvalidSettings(f"Evolution({name}=…) must be a Pool(…), but is {getattr(self, name)!r}")
-        if not 0 <= self.secondary_weight < math.inf:
-            raise InvalidSettings(f"Evolution(secondary_weight=…) must be 0 or more, but is {self.secondary_weight}")
-        if not 0 <= self.crossover_rate <= 1:
-            raise InvalidSettings(f"Evolution(crossover_rate=…) must lie in [0, 1], but is {self.crossover_rate}")
+            check_field(self, name, instance, Pool, "a Pool(…)")
+        check_field(self, "secondary_weight", real_number, "[0, inf)")
+        check_field(self, "crossover_rate", real_number, "[0, 1]")
+        check_field(self, "mutate_crosses", flag)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on every space, for one objective."""

@@ -17,7 +17,7 @@ from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.cma_es import CMAES
 from searchlib.algorithms.strategy_noise import DenseNoise, GenerationNoise, SeededNoise
 from searchlib.algorithms.strategy_rules import PGPE, SNES, OpenAIES, Rule
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, flag, one_of, real_number, whole_number
 from searchlib.errors import InvalidSettings, MissingOperator
 from searchlib.space import Population, Space, WeightSpace, distinct, row_keys
 
@@ -88,19 +88,17 @@ class EvolutionStrategy(Algorithm):
     secondary: bool = True
 
     def __post_init__(self) -> None:
-        if self.method not in _METHODS:
-            raise InvalidSettings(f"EvolutionStrategy(method=…) must be one of {_METHODS}, but is {self.method!r}")
+        check_field(self, "method", one_of, _METHODS)
         for name in ("sigma", "rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InvalidSettings(f"EvolutionStrategy({name}=…) must be a positive number, but is {value!r}")
-        if self.population is not None:
-            whole = whole_number("EvolutionStrategy(population=…)", self.population, 4)
-            if whole % 2 and self.method in ("auto", "openai", "pgpe"):
-                raise InvalidSettings(
-                    f"EvolutionStrategy(method={self.method!r}) draws pairs, so population must be even, but is {whole}"
-                )
-            object.__setattr__(self, "population", whole)
+            check_field(self, name, real_number, "(0, inf)", optional=True)
+        check_field(self, "population", whole_number, 4, 10**6, optional=True)
+        check_field(self, "seeded", flag, optional=True)
+        check_field(self, "secondary", flag)
+        if self.population is not None and self.population % 2 and self.method in ("auto", "openai", "pgpe"):
+            raise InvalidSettings(
+                f"EvolutionStrategy(method={self.method!r}) draws pairs, so population must be even, but is "
+                f"{self.population}"
+            )
         if self.method in ("cma", "sep-cma") and (self.rate is not None or self.seeded):
             raise InvalidSettings(
                 f"rate and seeded are not for EvolutionStrategy(method={self.method!r}), but are {self.rate!r} and "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import Any, final, get_args
 
 import numpy as np
 import threadpoolctl
@@ -16,7 +16,7 @@ from searchlib.algorithms.allocation_model import AllocationModel
 from searchlib.algorithms.drawn_allocations import drawn_allocations
 from searchlib.algorithms.evolution import Evolution
 from searchlib.allocation_space import AllocationSpace
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, instance, one_of, real_number, whole_number
 from searchlib.errors import InvalidSettings, MissingOperator
 from searchlib.knapsack import Allocated, Knapsack, Method, solve
 from searchlib.space import Population, distinct, row_keys
@@ -85,18 +85,16 @@ class ExactAllocation(Algorithm):
     evolution: Evolution = field(default_factory=Evolution)
 
     def __post_init__(self) -> None:
-        for name, kind in (("profile", AdditiveProfile), ("evolution", Evolution)):
-            if not isinstance(getattr(self, name), kind):
-                raise InvalidSettings(
-                    f"ExactAllocation({name}=…) must be an {kind.__name__}, but is {getattr(self, name)!r:.200}"
-                )
-        for name, least in (("alternates", 0), ("stage", 1)):
-            number = whole_number(f"ExactAllocation({name}=…)", getattr(self, name), least)
-            object.__setattr__(self, name, number)
-        if not 0 <= self.share <= 1:
-            raise InvalidSettings(f"ExactAllocation(share=…) must lie in [0, 1], but is {self.share!r}")
+        check_field(self, "profile", instance, AdditiveProfile, "an AdditiveProfile")
+        check_field(self, "evolution", instance, Evolution, "an Evolution(…)")
+        check_field(self, "alternates", whole_number, 0, 10**5)
+        check_field(self, "stage", whole_number, 1)
+        check_field(self, "share", real_number, "[0, 1]")
+        check_field(self, "method", one_of, get_args(Method))
         if len(self.profile.metrics) > 1 and self.weights is None:
             raise InvalidSettings(f"say how much each metric of {list(self.profile.metrics)} counts: weights=…")
+        if self.weights is not None:
+            self.profile.combined(self.weights)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run, for one objective.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, in_order
 from searchlib.algorithms.archive import Archive
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings, MissingOperator
+from searchlib.arguments import check_field, real_number, whole_number
+from searchlib.errors import MissingOperator
 from searchlib.space import Population, distinct
 
 __all__ = ["GaussNewton"]
@@ -61,13 +61,10 @@ class GaussNewton(Algorithm):
     archive: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("radius", "probe"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InvalidSettings(f"GaussNewton({name}=…) must be a positive number, but is {value!r}")
-        if self.probes is not None:
-            object.__setattr__(self, "probes", whole_number("GaussNewton(probes=…)", self.probes, 1))
-        object.__setattr__(self, "archive", whole_number("GaussNewton(archive=…)", self.archive, 1))
+        check_field(self, "radius", real_number, "(0, inf)")
+        check_field(self, "probe", real_number, "(0, inf)")
+        check_field(self, "probes", whole_number, 1, optional=True)
+        check_field(self, "archive", whole_number, 1)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.predictor import FittedPredictor, Predictor, Standardized
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, whole_number
 
 __all__ = ["GaussianProcess"]
 
@@ -48,7 +48,7 @@ class GaussianProcess(Predictor):
     most: int = 400
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "most", whole_number("GaussianProcess(most=…)", self.most, 2))
+        check_field(self, "most", whole_number, 2)
 
     def fit(
         self, features: NDArray[np.float64], values: NDArray[np.float64], rng: np.random.Generator

@@ -16,8 +16,7 @@ from searchlib.algorithms.level_switch import LevelSwitch
 from searchlib.algorithms.proposed import Proposed
 from searchlib.algorithms.screen import Screen
 from searchlib.allocation_space import AllocationSpace
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import check_field, real_number, whole_number
 from searchlib.space import Population, distinct
 
 __all__ = ["LocalSearch"]
@@ -79,15 +78,11 @@ class LocalSearch(Algorithm):
     archive: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("pool", "archive"):
-            object.__setattr__(self, name, whole_number(f"LocalSearch({name}=…)", getattr(self, name), 1))
-        for name, fits, wanted in (
-            ("tail", 1 < self.tail < math.inf, "be a number above 1"),
-            ("patience", self.patience > 0, "be positive"),
-            ("kick", 0 <= self.kick <= 1, "lie in [0, 1]"),
-        ):
-            if not fits:
-                raise InvalidSettings(f"LocalSearch({name}=…) must {wanted}, but is {getattr(self, name)!r}")
+        check_field(self, "pool", whole_number, 1)
+        check_field(self, "archive", whole_number, 1)
+        check_field(self, "tail", real_number, "(1, inf)")
+        check_field(self, "patience", real_number, "(0, inf]")
+        check_field(self, "kick", real_number, "[0, 1]")
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on every space, for one objective."""

@@ -13,8 +13,8 @@ from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.mixed_genes import MixedGenes
 from searchlib.algorithms.proposed import Proposed
 from searchlib.algorithms.quiet import quiet
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings, MissingDependency
+from searchlib.arguments import check_field, one_of, real_number, whole_number
+from searchlib.errors import MissingDependency
 from searchlib.space import Population, distinct, row_keys
 
 __all__ = ["CatCMAwM"]
@@ -76,16 +76,11 @@ class CatCMAwM(Algorithm):
     archive: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("sigma", "patience"):
-            if not getattr(self, name) > 0:
-                raise InvalidSettings(f"CatCMAwM({name}=…) must be positive, but is {getattr(self, name)!r}")
-        if math.isinf(self.sigma):
-            raise InvalidSettings(f"CatCMAwM(sigma=…) must be finite, but is {self.sigma!r}")
-        if self.population is not None:
-            object.__setattr__(self, "population", whole_number("CatCMAwM(population=…)", self.population, 4))
-        if self.mean not in _MEANS:
-            raise InvalidSettings(f"CatCMAwM(mean=…) must be one of {_MEANS}, but is {self.mean!r}")
-        object.__setattr__(self, "archive", whole_number("CatCMAwM(archive=…)", self.archive, 1))
+        check_field(self, "sigma", real_number, "(0, inf)")
+        check_field(self, "patience", real_number, "(0, inf]")
+        check_field(self, "population", whole_number, 4, 10**6, optional=True)
+        check_field(self, "mean", one_of, _MEANS)
+        check_field(self, "archive", whole_number, 1)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run, for one objective.

@@ -10,6 +10,7 @@ import numpy as np
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, in_order
 from searchlib.algorithms.archive import Archive
+from searchlib.arguments import check_field, instance, whole_number
 from searchlib.errors import InvalidSettings, MissingDependency
 from searchlib.space import Population
 
@@ -33,6 +34,10 @@ class Nevergrad(Algorithm):
     name: str = "NGOpt"
     archive: int = 64
 
+    def __post_init__(self) -> None:
+        check_field(self, "name", instance, str, "the name of an optimizer")
+        check_field(self, "archive", whole_number, 1)
+
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run.
 
@@ -43,13 +48,15 @@ class Nevergrad(Algorithm):
         problem.require_one_objective(self)
         try:
             import nevergrad
+
+            from searchlib.algorithms.nevergrad_parameters import latent_array
         except ImportError as error:
             raise MissingDependency("Nevergrad needs nevergrad: pip install 'searchlib[nevergrad]'") from error
         registry = nevergrad.optimizers.registry
         if self.name not in registry:
             close = sorted(name for name in registry if self.name.lower() in name.lower())[:8]
             raise InvalidSettings(f"nevergrad has no optimizer {self.name!r}; similar names: {close}")
-        parametrization = nevergrad.p.Array(init=np.zeros(problem.space.latent_dimension))
+        parametrization = latent_array(problem.space)
         parametrization.random_state = np.random.RandomState(rng.integers(2**32, dtype=np.uint32))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nevergrad warns about its own choices, not about ours

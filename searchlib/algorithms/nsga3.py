@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm, Problem, Run
 from searchlib.algorithms.front_evolution import FrontRun, Survival, default_population
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import check_field, real_number, whole_number
 
 __all__ = ["NSGA3", "reference_directions"]
 
@@ -52,13 +51,10 @@ class NSGA3(Algorithm):
     mutation_rate: float = 0.63
 
     def __post_init__(self) -> None:
-        if self.population is not None:
-            object.__setattr__(self, "population", whole_number("NSGA3(population=…)", self.population, 2))
-        if self.divisions is not None:
-            object.__setattr__(self, "divisions", whole_number("NSGA3(divisions=…)", self.divisions, 1))
-        for name in ("crossover_rate", "mutation_rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidSettings(f"NSGA3({name}=…) must lie in [0, 1], but is {getattr(self, name)!r}")
+        check_field(self, "population", whole_number, 2, 10**6, optional=True)
+        check_field(self, "divisions", whole_number, 1, 1000, optional=True)
+        check_field(self, "crossover_rate", real_number, "[0, 1]")
+        check_field(self, "mutation_rate", real_number, "[0, 1]")
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on every space, for any number of objectives."""

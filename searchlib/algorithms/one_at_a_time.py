@@ -10,6 +10,7 @@ import numpy as np
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.algorithms.archive import Archive
 from searchlib.allocation_space import AllocationSpace
+from searchlib.arguments import check_field, flag, listed, shown, whole_number
 from searchlib.errors import InvalidSettings, MissingOperator
 from searchlib.space import Population
 
@@ -35,6 +36,16 @@ class OneAtATime(Algorithm):
 
     entries: tuple[tuple[int, int], ...] | None = None
     ask_base: bool = True
+
+    def __post_init__(self) -> None:
+        check_field(self, "ask_base", flag)
+        if self.entries is not None:
+            pairs = [listed("each of OneAtATime(entries=…)", pair) for pair in listed("entries", self.entries)]
+            if any(len(pair) != 2 for pair in pairs):
+                given = shown(self.entries)
+                raise InvalidSettings(f"OneAtATime(entries=…) must be (part, option) pairs, but are {given}")
+            numbers = tuple(tuple(whole_number("a part or option", one, 0) for one in pair) for pair in pairs)
+            object.__setattr__(self, "entries", numbers)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on spaces of allocations, for any number of objectives."""

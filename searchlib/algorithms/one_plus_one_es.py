@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, in_order
 from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.proposed import Proposed
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import check_field, real_number, whole_number
 from searchlib.space import Population
 
 __all__ = ["OnePlusOneES"]
@@ -58,10 +57,9 @@ class OnePlusOneES(Algorithm):
     archive: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("sigma", "rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InvalidSettings(f"OnePlusOneES({name}=…) must be positive, but is {getattr(self, name)!r}")
-        object.__setattr__(self, "archive", whole_number("OnePlusOneES(archive=…)", self.archive, 1))
+        check_field(self, "sigma", real_number, "(0, inf)")
+        check_field(self, "rate", real_number, "(0, inf)")
+        check_field(self, "archive", whole_number, 1)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on every space, for one objective."""

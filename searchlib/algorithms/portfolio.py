@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
 from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.proposed import Proposed
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, listed, real_number, shown, whole_number
 from searchlib.errors import InvalidSettings
 from searchlib.space import Population, distinct
 
@@ -56,16 +56,12 @@ class Portfolio(Algorithm):
     memory: int = 60
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "members", tuple(self.members))
+        check_field(self, "members", listed)
         if len(self.members) < 2 or not all(isinstance(member, Algorithm) for member in self.members):
-            raise InvalidSettings(f"Portfolio(members=…) must be two or more algorithms, but are {self.members!r}")
-        for name, least in (("warmup", 0), ("memory", 1)):
-            object.__setattr__(self, name, whole_number(f"Portfolio({name}=…)", getattr(self, name), least))
-        if not 0 <= self.floor <= 1 / len(self.members):
-            raise InvalidSettings(
-                f"Portfolio(floor=…) must lie in [0, 1/{len(self.members)}] for {len(self.members)} members, but is "
-                f"{self.floor!r}"
-            )
+            raise InvalidSettings(f"Portfolio(members=…) must be two or more algorithms, but are {shown(self.members)}")
+        check_field(self, "warmup", whole_number, 0)
+        check_field(self, "memory", whole_number, 1)
+        check_field(self, "floor", real_number, f"[0, {1 / len(self.members)}]")
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run, for one objective, on spaces that suit all members.

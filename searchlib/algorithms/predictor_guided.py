@@ -15,8 +15,7 @@ from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, 
 from searchlib.algorithms.evolution import Evolution
 from searchlib.algorithms.gaussian_process import GaussianProcess
 from searchlib.algorithms.predictor import FittedPredictor, Predictor
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import check_field, instance, real_number, whole_number
 from searchlib.space import Population, Space, distinct, row_keys
 
 __all__ = ["PredictorGuided"]
@@ -78,16 +77,11 @@ class PredictorGuided(Algorithm):
 
     def __post_init__(self) -> None:
         for name, least in (("population", 2), ("stage", 1), ("predicted", 1)):
-            number = whole_number(f"PredictorGuided({name}=…)", getattr(self, name), least)
-            object.__setattr__(self, name, number)
+            check_field(self, name, whole_number, least)
         for name in ("share", "significance"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InvalidSettings(f"PredictorGuided({name}=…) must lie in (0, 1], but is {getattr(self, name)!r}")
-        for name, kind in (("predictor", Predictor), ("evolution", Evolution)):
-            if not isinstance(getattr(self, name), kind):
-                raise InvalidSettings(
-                    f"PredictorGuided({name}=…) must be a {kind.__name__}, but is {getattr(self, name)!r}"
-                )
+            check_field(self, name, real_number, "(0, 1]")
+        check_field(self, "predictor", instance, Predictor, "a Predictor")
+        check_field(self, "evolution", instance, Evolution, "an Evolution(…)")
 
     @property
     def picks(self) -> int:

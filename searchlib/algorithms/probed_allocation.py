@@ -17,7 +17,8 @@ from searchlib.algorithms.local_search import LocalSearch
 from searchlib.algorithms.portfolio import Portfolio
 from searchlib.algorithms.proposed import Proposed
 from searchlib.allocation_space import AllocationSpace
-from searchlib.errors import InvalidSettings, MissingOperator
+from searchlib.arguments import check_field, instance, real_number
+from searchlib.errors import MissingOperator
 from searchlib.space import Population, row_keys
 
 __all__ = ["ProbedAllocation"]
@@ -67,10 +68,8 @@ class ProbedAllocation(Algorithm):
     local: LocalSearch = LocalSearch()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise InvalidSettings(f"ProbedAllocation(share=…) must lie in (0, 1), but is {self.share!r}")
-        if not isinstance(self.local, LocalSearch):
-            raise InvalidSettings(f"ProbedAllocation(local=…) must be a LocalSearch, but is {self.local!r:.200}")
+        check_field(self, "share", real_number, "(0, 1)")
+        check_field(self, "local", instance, LocalSearch, "a LocalSearch(…)")
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run, for one objective.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.proposed import Proposed
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, whole_number
 from searchlib.errors import MissingOperator
 from searchlib.space import Population, Space
 
@@ -59,7 +59,7 @@ class QuasiRandom(Algorithm):
     archive: int = 64
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "archive", whole_number("QuasiRandom(archive=…)", self.archive, 1))
+        check_field(self, "archive", whole_number, 1)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on every space with up to 21,201 latent coordinates, for any number of objectives."""

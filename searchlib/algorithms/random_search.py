@@ -10,6 +10,7 @@ import numpy as np
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.front import Front
+from searchlib.arguments import check_field, whole_number
 from searchlib.space import Population
 
 __all__ = ["RandomSearch"]
@@ -30,6 +31,9 @@ class RandomSearch(Algorithm):
 
     archive: int = 64
 
+    def __post_init__(self) -> None:
+        check_field(self, "archive", whole_number, 1)
+
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run; works on every space."""
         several = problem.objectives > 1
@@ -44,6 +48,7 @@ class _RandomRun(Run):
         self._seeds, self._asked = problem.first_rows, 0
 
     def ask(self, n: int) -> Batch:
+        self._kept.settle()  # else it would hold all that was ever told
         seeds = self._seeds[self._asked : self._asked + n]
         fresh = self._space.sample(self._rng, n - len(seeds))
         ids = np.arange(self._asked, self._asked + n)

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.predictor import FittedPredictor, Predictor, Standardized
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings
+from searchlib.arguments import check_field, real_number, whole_number
 
 __all__ = ["HingeRanker"]
 
@@ -63,16 +62,12 @@ class HingeRanker(Predictor):
 
     def __post_init__(self) -> None:
         for name in ("members", "hidden", "steps"):
-            object.__setattr__(self, name, whole_number(f"HingeRanker({name}=…)", getattr(self, name), 1))
-        for name, fits, range_ in (
-            ("rate", 0 < self.rate < math.inf, "be positive"),
-            ("decay", 0 <= self.decay < math.inf, "be 0 or more"),
-            ("margin", 0 < self.margin < math.inf, "be positive"),
-            ("quantile", 0 <= self.quantile < 1, "lie in [0, 1)"),
-            ("part", 0 < self.part <= 1, "lie in (0, 1]"),
-        ):
-            if not fits:
-                raise InvalidSettings(f"HingeRanker({name}=…) must {range_}, but is {getattr(self, name)!r}")
+            check_field(self, name, whole_number, 1)
+        check_field(self, "rate", real_number, "(0, inf)")
+        check_field(self, "decay", real_number, "[0, inf)")
+        check_field(self, "margin", real_number, "(0, inf)")
+        check_field(self, "quantile", real_number, "[0, 1)")
+        check_field(self, "part", real_number, "(0, 1]")
 
     def fit(
         self, features: NDArray[np.float64], values: NDArray[np.float64], rng: np.random.Generator

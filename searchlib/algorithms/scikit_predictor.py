@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.predictor import FittedPredictor, Predictor
-from searchlib.arguments import whole_number
-from searchlib.errors import InvalidSettings, MissingDependency
+from searchlib.arguments import check_field, one_of, whole_number
+from searchlib.errors import MissingDependency
 
 __all__ = ["ScikitPredictor"]
 
@@ -43,9 +43,8 @@ class ScikitPredictor(Predictor):
     trees: int = 100
 
     def __post_init__(self) -> None:
-        if self.model not in _MODELS:
-            raise InvalidSettings(f"ScikitPredictor(model=…) must be one of {_MODELS}, but is {self.model!r}")
-        object.__setattr__(self, "trees", whole_number("ScikitPredictor(trees=…)", self.trees, 1))
+        check_field(self, "model", one_of, _MODELS)
+        check_field(self, "trees", whole_number, 1)
 
     def check(self, features: int) -> None:
         """Any number of features will do.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
 from searchlib.algorithms.archive import Archive
-from searchlib.arguments import whole_number
+from searchlib.arguments import check_field, listed, one_of, real_number, whole_number
 from searchlib.errors import InvalidSettings, MissingOperator
 from searchlib.space import ItemSpace, Population
 
@@ -32,6 +32,7 @@ def pool_schedule(items: int, keep: int) -> tuple[int, ...]:
         >>> pool_schedule(500, 50)
         (400, 300, 200, 150, 100)
     """
+    items, keep = whole_number("items", items, 1), whole_number("keep", keep, 0)
     released, of = (_DIFFUSIONDB, 5000) if items <= 10_000 else (_COCO, 40_504)
     sizes = (round(size * items / of) for size in released)
     return tuple(dict.fromkeys(size for size in sizes if keep < size < items))
@@ -77,18 +78,16 @@ class ShrinkingPool(Algorithm):
 
     def __post_init__(self) -> None:
         if self.schedule is not None:
-            sizes = tuple(whole_number("ShrinkingPool(schedule=…)", size, 1) for size in self.schedule)
-            object.__setattr__(self, "schedule", sizes)
-            if any(after >= before for before, after in itertools.pairwise(sizes)):
-                raise InvalidSettings(f"ShrinkingPool(schedule=…) must fall from pool to pool, but is {sizes}")
-        if self.samples is not None:
-            object.__setattr__(self, "samples", whole_number("ShrinkingPool(samples=…)", self.samples, 1))
-        if not 0 < self.top <= 1:
-            raise InvalidSettings(f"ShrinkingPool(top=…) must lie in (0, 1], but is {self.top!r}")
-        if not 0 <= self.polish < 1:
-            raise InvalidSettings(f"ShrinkingPool(polish=…) is a share in [0, 1), but is {self.polish!r}")
-        if self.level not in ("set", "item"):
-            raise InvalidSettings(f"ShrinkingPool(level=…) must be 'set' or 'item', but is {self.level!r}")
+            sizes = listed("ShrinkingPool(schedule=…)", self.schedule)
+            object.__setattr__(
+                self, "schedule", tuple(whole_number("ShrinkingPool(schedule=…)", size, 1) for size in sizes)
+            )
+            if any(after >= before for before, after in itertools.pairwise(self.schedule)):
+                raise InvalidSettings(f"ShrinkingPool(schedule=…) must fall from pool to pool, but is {self.schedule}")
+        check_field(self, "samples", whole_number, 1, optional=True)
+        check_field(self, "top", real_number, "(0, 1]")
+        check_field(self, "polish", real_number, "[0, 1)")
+        check_field(self, "level", one_of, ("set", "item"))
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
+from searchlib.arguments import check_field, instance, real_number, whole_number
 from searchlib.errors import InvalidSettings, MissingOperator
 from searchlib.space import Population, StagedSpace, distinct, row_keys
 
@@ -39,10 +40,10 @@ class Stages(Algorithm):
     first_evaluations: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise InvalidSettings(f"Stages(share=…) must lie in [0, 1], but is {self.share}")
-        if self.first_evaluations is not None and self.first_evaluations < 0:
-            raise InvalidSettings(f"Stages(first_evaluations=…) must be 0 or more, but is {self.first_evaluations}")
+        for name in ("first", "second"):
+            check_field(self, name, instance, Algorithm, "an Algorithm")
+        check_field(self, "share", real_number, "[0, 1]")
+        check_field(self, "first_evaluations", whole_number, 0, optional=True)
 
     def start(self, problem: Problem, rng: np.random.Generator) -> Run:
         """Begin a run.

@@ -1,6 +1,10 @@
-"""Pictures and tables of finished or running searches."""
+"""Pictures and pages of finished or running searches."""
 
 from searchlib.report.convergence import plot_convergence
+from searchlib.report.page import write_report
+from searchlib.report.plots import Plots
 from searchlib.report.predictor_quality import plot_predictor_quality
+from searchlib.report.replayed_tasks import replayed_tasks
+from searchlib.report.watch import watch
 
-__all__ = ["plot_convergence", "plot_predictor_quality"]
+__all__ = ["Plots", "plot_convergence", "plot_predictor_quality", "replayed_tasks", "watch", "write_report"]

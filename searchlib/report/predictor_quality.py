@@ -11,7 +11,27 @@ from searchlib.report.convergence import new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_predictor_quality"]
+__all__ = ["plot_predictor_quality", "predictor_notes"]
+
+
+def predictor_notes(notes: Any) -> list[Mapping[str, Any]]:
+    """Notes of every predictor in those of a search: its own, or of members (:class:`searchlib.Portfolio`) and stages.
+
+    Predictors of which no stage has been judged are left out.
+
+    Example:
+        >>> stages = [{"evaluations": 8, "tau": 0.5, "guided": True}]
+        >>> predictor_notes({"portfolio": [{"algorithm": "PredictorGuided()", "notes": {"stages": stages}}]})
+        [{'stages': [{'evaluations': 8, 'tau': 0.5, 'guided': True}]}]
+    """
+    if isinstance(notes, list):
+        return [found for each in notes for found in predictor_notes(each)]
+    if not isinstance(notes, Mapping):
+        return []
+    stages = notes.get("stages")
+    if isinstance(stages, list):
+        return [notes] if any(isinstance(each, Mapping) and each.get("tau") is not None for each in stages) else []
+    return predictor_notes(list(notes.values()))
 
 
 def plot_predictor_quality(

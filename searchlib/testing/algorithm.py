@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms import Algorithm, Evidence, Problem, Run, Status
+from searchlib.arguments import instance, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.loop import Search
 from searchlib.objective import Objective
@@ -29,7 +30,8 @@ def check_algorithm(algorithm: Algorithm, space: Space, *, seed: int = 0, rounds
 
     Checks that it proposes canonical rows of the space under consecutive ids, that the seed alone decides its trace,
     that the order of tells between two asks has no effect, that it changes nothing it is given, that failed candidates
-    are never recommended, that strangers (negative ids) are accepted, and that a study abandoned at any batch resumes
+    are never recommended, that it can be asked for one more while some are not told yet (where batches are compared),
+    that strangers (negative ids) are accepted, and that a study abandoned at any batch resumes
     to the same history.
 
     Arguments:
@@ -41,6 +43,9 @@ def check_algorithm(algorithm: Algorithm, space: Space, *, seed: int = 0, rounds
     Raises:
         AssertionError: with a sentence that says which promise is broken.
     """
+    instance("algorithm", algorithm, Algorithm, "an Algorithm")
+    instance("space", space, Space, "a searchlib Space")
+    seed, rounds = whole_number("seed", seed, 0), whole_number("rounds", rounds, 1, 10**6)
     trace = _trace(algorithm, space, seed, rounds, "in order")
     expect(len(trace) > 0, f"{algorithm!r} proposed nothing on {space!r}")
     again = _trace(algorithm, space, seed, rounds, "in order")
@@ -48,6 +53,8 @@ def check_algorithm(algorithm: Algorithm, space: Space, *, seed: int = 0, rounds
     for order in ("reversed", "one by one"):
         other = _trace(algorithm, space, seed, rounds, order)
         expect(other == trace, f"{algorithm!r} depends on the order of tells ({order})")
+    if algorithm.compares_batches:
+        _check_late_tells(algorithm, space, seed, 3 * rounds)
     _check_failures(algorithm, space, seed)
     _check_strangers(algorithm, space, seed)
     _check_resume(algorithm, space, seed)
@@ -106,6 +113,23 @@ def _trace(algorithm: Algorithm, space: Space, seed: int, rounds: int, order: st
     expect(len(short) <= 3, f"recommend(3) of {algorithm!r} gave {len(short)} candidates")
     space.check(short, name=f"a recommendation of {algorithm!r}")
     return proposed + row_keys(short)
+
+
+def _check_late_tells(algorithm: Algorithm, space: Space, seed: int, asks: int) -> None:
+    """Three candidates are under way at any time, and the one to be told is drawn."""
+    run, rng = _start(algorithm, space, seed), np.random.default_rng(seed)
+    flying: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
+    for _ in range(asks):
+        batch = run.ask(1)
+        expect(len(batch) > 0 or len(flying) > 0, f"{algorithm!r} proposes nothing although all it proposed was told")
+        population = np.asarray(batch.population)
+        space.check(population, name=f"a proposal of {algorithm!r}")
+        if len(batch):
+            flying.append((batch.ids, population))
+        if len(flying) == 3 or not len(batch):
+            ids, rows = flying.pop(rng.integers(len(flying)))
+            run.tell(_evidence(ids, rows, _values(space, rows, seed), np.zeros(1, bool)))
+    expect(len(run.recommend(1)) == 1, f"{algorithm!r} recommends nothing although candidates came back late")
 
 
 def _check_failures(algorithm: Algorithm, space: Space, seed: int) -> None:

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import flag, instance, real_number, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.objective import Objective, Scores
 from searchlib.scoretable import signs
@@ -43,7 +44,10 @@ def check_objective(
     Raises:
         AssertionError: with a sentence that says which promise is broken.
     """
-    name = type(objective).__name__
+    name = type(instance("objective", objective, Objective, "an Objective")).__name__
+    seed, pickles = whole_number("seed", seed, 0), flag("pickles", pickles)
+    candidates, cases = whole_number("candidates", candidates, 1, 10**6), whole_number("cases", cases, 1)
+    tolerance = real_number("tolerance", tolerance, "[0, 1e9]")
     expect(len(signs(objective)) >= 1, f"{name} has no direction")
     json.dumps(dict(objective.fingerprint()), allow_nan=False)
     with objective:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchlib.arguments import flag, instance, whole_number
 from searchlib.errors import InvalidCandidate, InvalidSettings, MissingOperator
 from searchlib.space import Population, Space, StagedSpace, row_keys, space_from_json
 from searchlib.testing.expectation import expect
@@ -52,6 +53,8 @@ def check_space(space: Space, *, seed: int = 0, n: int = 64, symmetric: bool = T
         >>> from searchlib.spaces import Binary
         >>> check_space(Binary(3))
     """
+    instance("space", space, Space, "a searchlib Space")
+    seed, n, symmetric = whole_number("seed", seed, 0), whole_number("n", n, 2, 10**6), flag("symmetric", symmetric)
     rows = _frozen(space.sample(np.random.default_rng(seed), n))
     _check_is_a_value(space)
     _check_sampling(space, seed)

@@ -19,9 +19,9 @@ from searchlib import (
     Study,
     search,
 )
-from searchlib.__main__ import _rebuilt
 from searchlib.algorithms import Algorithm, Evidence, Status
 from searchlib.errors import InvalidSettings, MissingOperator
+from searchlib.rebuilt_settings import rebuilt
 from searchlib.space import row_keys
 from searchlib.spaces import Affine, Binary, ExpertMerges, Real, Subset
 
@@ -227,7 +227,7 @@ def test_it_is_ahead_of_evolution_at_half_its_evaluations_or_at_the_same(make, e
 @pytest.mark.parametrize("predictor", [GaussianProcess(most=50), HingeRanker(steps=9), ScikitPredictor("forest")])
 def test_the_command_line_rebuilds_the_settings(predictor):
     settings = PredictorGuided(stage=9, predictor=predictor, evolution=Evolution(offspring=3))
-    assert _rebuilt(repr(settings), Algorithm) == settings
+    assert rebuilt(repr(settings), Algorithm) == settings
 
 
 def test_several_objectives_are_refused_at_the_start():

@@ -52,7 +52,7 @@ def test_the_paper_preset_has_all_sizes_metrics_and_at_least_five_random_splits(
 def test_a_short_run_prints_all_rows_and_writes_its_json(tmp_path, capsys, monkeypatch):
     if not SCORES.is_file():
         pytest.skip("the scores of FlashEval are not here (../shared/data/flasheval_diffusiondb.npz)")
-    short = dataclasses.replace(PRESETS["smoke"], evaluations=600, fold_evaluations=120, draws=3)
+    short = dataclasses.replace(PRESETS["smoke"], evaluations=400, fold_evaluations=60, draws=3)
     monkeypatch.setattr(eval_subset, "PRESETS", {**PRESETS, "smoke": short})
     monkeypatch.setattr(eval_subset, "CHECKED", 100)
     assert main(["eval_subset", "--preset", "smoke", "--out", str(tmp_path)]) == 0
@@ -78,7 +78,7 @@ def test_a_table_of_ones_own_is_searched(tmp_path, monkeypatch):
     lines += [",".join([f"m{row}", *map(str, scores[row])]) for row in range(24)]
     (tmp_path / "scores.csv").write_text("\n".join(lines))
     assert main(["eval_subset", "--preset", "full", "--scores", str(tmp_path / "scores.csv"), "--size", "5",
-                 "--budget", "200", "--seeds", "1", "--out", str(tmp_path)]) == 0  # fmt: skip
+                 "--budget", "60", "--seeds", "1", "--out", str(tmp_path)]) == 0  # fmt: skip
     rows = json.loads((tmp_path / "eval_subset.json").read_text())["rows"]
     assert {row["task"] for row in rows} == {"own, 5 items, halves"}
     ours = next(row for row in rows if row["method"] == "ours")

@@ -19,7 +19,7 @@ pytest.importorskip("nevergrad")
 
 from benchmarks import small_mixtral, speed, speed_allocation, speed_apply, speed_candidates, speed_engine  # noqa: E402
 from benchmarks.speed_apply import PHASES, ApplySize, candidates, mixtral  # noqa: E402
-from benchmarks.speed_classes import SPACES  # noqa: E402
+from benchmarks.speed_classes import SPACES, ClassSize  # noqa: E402
 from benchmarks.speed_released import ReleasedScoring, ReleasedWeights  # noqa: E402
 from searchlib.objectives import AnswerScorer  # noqa: E402
 from searchlib.objectives.expert_matrices import one_hot_matrices  # noqa: E402
@@ -218,7 +218,9 @@ def test_peak_memory_is_seen_although_it_is_given_back():
     assert 55 < extra < 90
 
 
-def test_a_part_can_be_measured_alone(tmp_path):
+def test_a_part_can_be_measured_alone(tmp_path, monkeypatch):
+    quick = dataclasses.replace(speed.PRESETS["smoke"], classes=ClassSize(30, 20, 10, ("genetic",)), repetitions=1)
+    monkeypatch.setattr(speed, "PRESETS", {**speed.PRESETS, "smoke": quick})
     assert command_line.main(["speed", "--preset", "smoke", "--part", "classes", "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
     found = {}
@@ -259,6 +261,7 @@ def test_the_smoke_preset_runs_with_sanity_claims_only(tmp_path, trained, monkey
         speed.PRESETS["smoke"], apply=TINY, engine=speed_engine.EngineSize(200, 100), repetitions=1,
         allocation=speed_allocation.AllocationSize(16, 2, limit=0.2),
         candidates=speed_candidates.CandidatesSize(small_mixtral.SMOKE_STEPS, "extremes", 16, 20, 2),
+        classes=ClassSize(30, 20, 10, ("genetic",)),
     )  # fmt: skip
     monkeypatch.setattr(speed, "PRESETS", {**speed.PRESETS, "smoke": quick, "small": quick})
     scoring = ["speed", "--preset", "smoke", "--part", "candidates", "--out", str(tmp_path)]

@@ -13,6 +13,7 @@ from searchlib.spaces import (
     ExemplarSets,
     ExpertMerges,
     ExpertSubsets,
+    Fixed,
     Grouped,
     Integer,
     Monotone,
@@ -171,4 +172,9 @@ SPACES = [
     Product(s=Monotone(5, 0.1, 10, log=True), k=Multiset(Permutation(3), 2)),
     Grouped(OneOf(a=Binary(1), b=Permutation(3)), 2),
     Grouped(Monotone(3, 0, 5, whole=True), 2),
+    Fixed.at(Categorical(("x", "y")), "y"),
+    Fixed.at(Multiset(Integer(0, 4), 3), (4, 0, 2)),
+    Fixed.at(Real(0, 1), 0.25),
+    Product(a=Fixed.at(Binary(3), (1, 0, 1)), b=Integer(0, 4)),
+    Product(a=Fixed.at(Real(0, 1), 0.5), b=Subset(5, 2), c=Fixed.at(OneOf(a=Binary(1), b=Integer(0, 2)), ("b", 1))),
 ]

@@ -80,3 +80,17 @@ def test_an_operator_that_writes_into_its_input_is_noticed(monkeypatch):
     monkeypatch.setattr(Binary, "mutate", mutate)
     with pytest.raises(AssertionError, match=r"mutate of .* must not write into the arrays it is given"):
         check_space(Binary(4))
+
+
+def test_a_part_that_is_fixed_is_seen_but_not_searched():
+    from searchlib import search
+    from searchlib.errors import InvalidCandidate
+    from searchlib.spaces import Categorical, Fixed, Integer, Product
+
+    space = Product(kind=Fixed.at(Categorical(("a", "b")), "b"), number=Integer(0, 30))
+    seen = []
+    result = search(lambda v: seen.append(v["kind"]) or (v["number"] - 7) ** 2, space=space, budget=31)
+    assert result.best == {"kind": "b", "number": 7}
+    assert set(seen) == {"b"}
+    with pytest.raises(InvalidCandidate, match=r"'kind': 'a', 'number': 3} does not lie in Product\(kind=Fixed"):
+        space.encode([{"kind": "a", "number": 3}])
