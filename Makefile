@@ -26,8 +26,8 @@ test: $(INSTALLED) ## Run all tests (at most 8 minutes on 2 cores)
 test-fast: $(INSTALLED) ## Run the tests that take seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
-soak: $(INSTALLED) ## Kill drivers and workers, tear files, feed junk, sample spaces by the million (an hour)
-	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest tests/soak tests/faults tests/properties tests/fuzz tests/spaces/test_exact_by_construction.py
+soak: $(INSTALLED) ## Kill drivers and workers, tear files, feed junk, sample spaces by the million, run benchmarks (hours)
+	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest tests/soak tests/faults tests/properties tests/fuzz tests/benchmarks tests/spaces/test_exact_by_construction.py
 
 lint: $(INSTALLED) ## Check style and formatting rules
 	$(BIN)/ruff check searchlib tests spaces objectives benchmarks docs

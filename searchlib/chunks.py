@@ -79,10 +79,10 @@ def score_chunk(objective: Objective, rows: Population, cases: Cases, chunk: Chu
     except (Exception, SystemExit) as error:  # who leaves the program would leave every program that resumes, too
         if len(rows) > 1:
             step = (len(rows) + 1) // 2 if _out_of_memory(error) else 1
-            said = traceback.format_exception_only(error)[-1].strip()  # its own repr may raise in turn
+            said = _writable(traceback.format_exception_only(error)[-1].strip())  # its own repr may raise in turn
             logger.warning("a chunk of %d candidates raised (%s); trying it in parts of %d", len(rows), said, step)
             return _in_parts(objective, rows, cases, chunk, step)
-        values, secondary, status, errors = _failed(1, len(cases), traceback.format_exc())
+        values, secondary, status, errors = _failed(1, len(cases), _writable(traceback.format_exc()))
     return ChunkScores(chunk, values, secondary, status, errors, time.perf_counter() - start)
 
 
@@ -164,6 +164,11 @@ def joined(parts: Sequence[ChunkScores], chunk: Chunk) -> ChunkScores:
 def _failed(rows: int, cases: int, why: str) -> _Parts:
     nothing = np.full((rows, cases, 1), np.nan)
     return nothing, nothing[:, :, 0].copy(), np.full(rows, Status.FAILED, np.int8), (why,) * rows
+
+
+def _writable(text: str) -> str:
+    """The same, where nothing but half of a character could not be written anywhere."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _out_of_memory(error: BaseException) -> bool:

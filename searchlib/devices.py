@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from searchlib.arguments import shown
 from searchlib.errors import InvalidSettings
 
 try:
@@ -25,14 +26,16 @@ def checked_devices(devices: Any, workers: int) -> tuple[str, ...]:
     Raises:
         InvalidSettings: fewer than two, two are the same, workers of another number, or no locks on this system.
     """
-    names = () if isinstance(devices, str) or not hasattr(devices, "__iter__") else tuple(map(_named, devices))
+    names = tuple(map(_named, devices)) if isinstance(devices, list | tuple | range) else ()
     if len(names) < 2 or len(set(names)) < len(names) or not all(names):
         raise InvalidSettings(
-            f"devices must be numbers or names of two GPUs or more, for example [0, 1], but is {devices!r}; with a "
-            f"single one no workers are needed"
+            f"devices must be numbers or names of two GPUs or more, for example [0, 1], but is {shown(devices)}; with "
+            f"a single one no workers are needed"
         )
     if workers not in (1, len(names)):
-        raise InvalidSettings(f"every device has one worker, but there are workers={workers} for devices={devices!r}")
+        raise InvalidSettings(
+            f"every device has one worker, but there are workers={workers} for devices={shown(devices)}"
+        )
     if fcntl is None:
         raise InvalidSettings("devices=… needs a system with POSIX locks; start one dask worker per GPU instead")
     return names

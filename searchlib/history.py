@@ -106,7 +106,7 @@ class History:
         self._small: list[Told] = []  # not yet in a block
         self._sizes = array.array("q")  # of all batches
         self._errors: dict[int, str] = {}  # by row
-        self._length = self._held = 0
+        self._length = self._held = self._waiting = 0
         self._digests: list[str] = []
         self._joined: dict[str, Any] = {}
         #: Candidates told (each new, none failed) that the arrays do not hold.
@@ -125,7 +125,8 @@ class History:
             self._blocks.append(_slim(told))
         else:
             self._small.append(told)
-            if sum(len(small.ids) for small in self._small[-_BLOCK:]) >= _BLOCK:
+            self._waiting += max(1, len(told.ids))  # batches without candidates take room, too
+            if self._waiting >= _BLOCK:
                 self._close_block()
         self._held += len(told.ids)
         self._length += len(told.ids) + omitted
@@ -138,7 +139,7 @@ class History:
         if self._small:
             columns = {name: np.concatenate([getattr(told, name) for told in self._small]) for name in _COLUMNS}
             self._blocks.append(_slim(Told(**columns, errors=())))
-            self._small = []
+            self._small, self._waiting = [], 0
 
     def __len__(self) -> int:
         return self._length

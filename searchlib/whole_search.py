@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from searchlib.algorithms.algorithm import Algorithm
+from searchlib.arguments import flag
 from searchlib.budget import Budget
 from searchlib.case_source import CaseSource
 from searchlib.evaluation_cache import EvaluationCache
@@ -62,6 +63,8 @@ def search(
         >>> search(lambda x: (x - 1) ** 2, space=Real(-5, 5), budget=300).value < 1e-3
         True
     """
+    alone = flag("dry_run", dry_run)
+    shown = None if progress is None else flag("progress", progress)
     run = Search(
         objective, algorithm, space=space, direction=direction, batched=batched, budget=budget, seed=seed, study=study,
         workers=workers, threads=threads, timeout=timeout, batch_size=batch_size, seeds=seeds, shortlist=shortlist,
@@ -69,8 +72,8 @@ def search(
         asynchronous=asynchronous, devices=devices,
     )  # fmt: skip
     try:
-        with run, ProgressBar(shown=progress) as bar:
-            if dry_run:
+        with run, ProgressBar(shown=shown) as bar:
+            if alone:
                 run.outcome = Outcome.DRY_RUN
                 logger.warning("dry run: %s", run.forecast()[1])
                 return run.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ PLAIN = ("last checkpoint", *ONLINE, "EMA*", "average of all (SWA)", "greedy sou
 FULL = ("full run, last weights", "full run, best online EMA")
 
 
+@pytest.mark.skipif(os.environ.get("SEARCHLIB_SLOW") != "1", reason="a whole benchmark in small: make soak")
 @pytest.mark.slow
 def test_the_smoke_preset_prints_all_rows_and_writes_its_json(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

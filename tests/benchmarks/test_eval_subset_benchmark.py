@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -48,6 +49,7 @@ def test_the_paper_preset_has_all_sizes_metrics_and_at_least_five_random_splits(
     assert preset.unseen
 
 
+@pytest.mark.skipif(os.environ.get("SEARCHLIB_SLOW") != "1", reason="a whole benchmark in small: make soak")
 @pytest.mark.slow
 def test_a_short_run_prints_all_rows_and_writes_its_json(tmp_path, capsys, monkeypatch):
     if not SCORES.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -153,6 +154,7 @@ def test_a_run_that_is_kept_is_not_run_again_unless_its_settings_changed(tmp_pat
     assert len(played) == 4
 
 
+@pytest.mark.skipif(os.environ.get("SEARCHLIB_SLOW") != "1", reason="a whole benchmark in small: make soak")
 @pytest.mark.slow
 def test_the_smoke_preset_trains_judges_and_draws(tmp_path):
     pytest.importorskip("jaxmarl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ TINY = Effort(
 )  # fmt: skip
 
 
+@pytest.mark.skipif(os.environ.get("SEARCHLIB_SLOW") != "1", reason="a whole benchmark in small: make soak")
 @pytest.mark.slow
 def test_the_smoke_preset_prints_all_rows_and_writes_its_json(tmp_path, capsys):
     pytest.importorskip("matplotlib")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -255,6 +256,7 @@ def test_peak_memory_does_the_work_where_the_system_hides_it(monkeypatch):
 # --- the command line ---
 
 
+@pytest.mark.skipif(os.environ.get("SEARCHLIB_SLOW") != "1", reason="a whole benchmark in small: make soak")
 @pytest.mark.filterwarnings("ignore")
 def test_the_smoke_preset_runs_with_sanity_claims_only(tmp_path, trained, monkeypatch):
     quick = dataclasses.replace(
