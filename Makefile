@@ -4,6 +4,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
+# Two processes with threads for two cores each would mostly wait for each other.
+QUIETLY := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+
 .PHONY: help install demo test test-fast soak lint types bench results docs speed docs-check clean
 
 help: ## Show this list
@@ -21,7 +24,7 @@ demo: $(INSTALLED) ## Prune a small Mixtral's experts without a gradient; prints
 	$(BIN)/python -m benchmarks expert_pruning --preset small --jobs 2 --out out
 
 test: $(INSTALLED) ## Run all tests (at most 8 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+	$(QUIETLY) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 test-fast: $(INSTALLED) ## Run the tests that take seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'

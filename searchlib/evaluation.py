@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 import weakref
@@ -197,7 +198,7 @@ class _Processes:
         """Processes with these environment variables and devices, started where there are none or others."""
         from joblib.externals.loky import ProcessPoolExecutor
 
-        settings = (os.getpid(), workers, variables, devices)
+        settings = (os.getpid(), workers, variables, devices, tuple(sys.path))  # where they look for modules, too
         if self._settings != settings:
             if self._executor is not None and self._settings[0] == os.getpid():  # else a fork's parent has them
                 self._executor.shutdown(wait=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import math
@@ -68,6 +69,12 @@ class _Copies:
 
 _LOCK = threading.Lock()
 _OPEN: dict[str, _Copies] = {}
+
+
+@atexit.register  # before the interpreter takes away what closing needs
+def _close_all() -> None:
+    while _OPEN:
+        _OPEN.popitem()[1].stack.close()
 
 
 def work(task: Task) -> ChunkScores:

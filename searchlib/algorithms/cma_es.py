@@ -245,6 +245,8 @@ class _Descent:
             return
         # Only ranks matter to the update: a failure is worse than everything that succeeded.
         values[~np.isfinite(values)] = done.max() + max(1.0, float(done.max() - done.min()))
+        # Directions to try that nobody asked for, where candidates are asked for one by one; pycma refuses to go on.
+        self._strategy.pop_injection_directions, self._strategy.pop_injection_solutions = [], []
         with quiet():
             self._strategy.tell([point for _, point in told], values.tolist())
         self.level = float(np.median(done))

@@ -203,5 +203,5 @@ def test_rescos_networks_are_read_from_the_installed_package():
     assert sizes == [1, 3, 8, 1, 7, 16, 16, 21]
     outcome = rollout(resco("cologne1"), TrafficSettings(seconds=120), RULES["max-wave"], seed=0)
     assert outcome.trips.due > 30
-    with pytest.raises(InvalidSettings, match="cologne1, cologne3"):
+    with pytest.raises(InvalidSettings, match="'cologne1', 'cologne3'"):
         resco("cologne2")

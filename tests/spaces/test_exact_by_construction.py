@@ -33,6 +33,7 @@ from searchlib.spaces import (
     ExemplarSets,
     ExpertMerges,
     ExpertSubsets,
+    Fixed,
     Grouped,
     Integer,
     Monotone,
@@ -204,6 +205,12 @@ def _(space: SolverSchedules, rows: Population) -> Broken:
 @broken.register
 def _(space: Grouped, rows: Population) -> Broken:
     return grouped(space.part, space.groups, rows)
+
+
+@broken.register
+def _(space: Fixed, rows: Population) -> Broken:
+    other = space.of.canonical(rows) != np.array(space.genes)
+    return np.asarray(broken(space.of, rows) | other.any(axis=1))
 
 
 @broken.register
