@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # Two processes with threads for two cores each would mostly wait for each other.
 QUIETLY := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help install demo test test-fast soak lint types bench results docs speed docs-check clean
+.PHONY: help install demo test test-fast soak lint types types-library types-tests bench results docs speed docs-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,8 +16,8 @@ install: $(INSTALLED) ## Install the library and everything its tests need into 
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 demo: $(INSTALLED) ## Prune a small Mixtral's experts without a gradient; prints the table, saves a plot
@@ -35,9 +35,13 @@ soak: $(INSTALLED) ## Kill drivers and workers, tear files, feed junk, sample sp
 lint: $(INSTALLED) ## Check style and formatting rules
 	$(BIN)/ruff check searchlib tests spaces objectives benchmarks docs
 
-types: $(INSTALLED) ## Check types
+types: types-library types-tests ## Check types
+
+types-library: $(INSTALLED)
 	$(BIN)/mypy
-	$(BIN)/mypy --config-file= --ignore-missing-imports --follow-imports=silent tests
+
+types-tests: $(INSTALLED)
+	$(BIN)/mypy --config-file= --cache-dir=.mypy_cache/tests --ignore-missing-imports --follow-imports=silent --explicit-package-bases tests
 
 docs-check: $(INSTALLED) ## Run every example in the README and the docstrings
 	$(BIN)/python -m pytest tests/test_readme.py tests/test_docstrings.py tests/docs

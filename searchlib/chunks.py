@@ -99,7 +99,7 @@ def _checked(scores: NDArray[Any] | Scores, n: int, cases: Cases) -> _Parts:
     given = scores if isinstance(scores, Scores) else Scores(scores)
     values = np.asarray(given.values)
     if isinstance(given.values, np.ma.MaskedArray):  # what is masked is no score
-        values = np.where(np.ma.getmaskarray(given.values), np.nan, values.astype(np.float64))
+        values = np.where(np.broadcast_to(given.values.mask, values.shape), np.nan, values.astype(np.float64))
     if values.dtype.kind not in "fiub" or values.ndim not in (2, 3) or values.shape[:2] != (n, len(cases)):
         raise InvalidSettings(
             f"evaluate must return numbers of shape ({n}, {len(cases)}) or ({n}, {len(cases)}, k) "

@@ -134,14 +134,14 @@ def limited(threads: int) -> Iterator[None]:
     """
     torch = sys.modules.get("torch")
     before = 0 if torch is None else torch.get_num_threads()
-    with threadpoolctl.ThreadpoolController().limit(limits=threads):
-        if torch is not None:
-            torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
+    try:
+        with threadpoolctl.ThreadpoolController().limit(limits=threads):
             if torch is not None:
-                torch.set_num_threads(before)
+                torch.set_num_threads(threads)
+            yield
+    finally:
+        if torch is not None:  # last: of two OpenMP libraries, torch may have been given the other one's number
+            torch.set_num_threads(before)
 
 
 def _may_grow() -> None:
