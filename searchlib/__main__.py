@@ -24,7 +24,6 @@ from searchlib.exchange.tables import history_rows, plain, to_parquet
 from searchlib.loop import Search
 from searchlib.named_objective import WrongObjective, named_objective
 from searchlib.objective import Objective
-from searchlib.progress_bar import ProgressBar
 from searchlib.raced_rows import CaseRacing
 from searchlib.rebuilt_settings import CONSTRUCTORS, rebuilt, rebuilt_or_none
 from searchlib.report.page import write_report
@@ -32,6 +31,7 @@ from searchlib.report.watch import watch
 from searchlib.result import Outcome, Result
 from searchlib.space import Space
 from searchlib.study import GIVEN_SEEDS, Study
+from searchlib.whole_search import completed
 
 _EXAMPLES = """examples:
   python -m searchlib list                               spaces and algorithms
@@ -51,6 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit status is 0 when all is well, 1 for a problem of a search or a study, 2 for wrong usage, and 130 for a
     search that was interrupted (its best so far is printed).
     """
+    options = _parser().parse_args(arguments)
+    try:
+        outcome = options.run(options)
+    except SearchlibError as error:
+        print(f"searchlib: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InvalidSettings) else 1
+    except BrokenPipeError:
+        return 0
+    return 130 if outcome is Outcome.INTERRUPTED else 0
+
+
+def _parser() -> argparse.ArgumentParser:
     what = inspect.getdoc(main)
     parser = argparse.ArgumentParser(
         "searchlib", description=what, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -101,15 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     watching.add_argument("study", type=Path)
     watching.add_argument("--port", type=int, default=0, help="by default any free one")
     watching.set_defaults(run=_watch)
-    options = parser.parse_args(arguments)
-    try:
-        outcome = options.run(options)
-    except SearchlibError as error:
-        print(f"searchlib: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InvalidSettings) else 1
-    except BrokenPipeError:
-        return 0
-    return 130 if outcome is Outcome.INTERRUPTED else 0
+    return parser
 
 
 def _add_completion(parser: argparse.ArgumentParser) -> None:
@@ -173,11 +177,8 @@ def _run(options: argparse.Namespace) -> Outcome:
 def _finished(run: Search, options: argparse.Namespace) -> Outcome:
     """Go through a search and print what it has found."""
     shown = False if options.quiet or options.json else None
-    with contextlib.closing(run), run, ProgressBar(shown=shown) as bar:
-        for _ in run:
-            bar.show(run.standing)
-        bar.say("picking the winner")
-        result = run.result()
+    with contextlib.closing(run):
+        result = completed(run, shown)
     print(json.dumps(_found(result), indent=2) if options.json else result)
     return result.outcome
 

@@ -179,10 +179,10 @@ class Search:
                 "values of different generations are not compared; leave cases=… or the other one out"
             )
         if asynchronous:
-            require_one_by_one(
-                **{"racing=…": racing, "cache=…": cache, "cases=…": cases, "batch_size=…": batch_size,
-                   "ask and tell": self._external, "an objective that is recomputed": self.objective.recomputable},
-            )  # fmt: skip
+            require_one_by_one({
+                "racing=…": racing, "cache=…": cache, "cases=…": cases, "batch_size=…": batch_size,
+                "ask and tell": self._external, "an objective that is recomputed": self.objective.recomputable,
+            })  # fmt: skip
         if cache is not None:
             self._cache, own = self._shared(cache, racing, threads)
         if study is not None:
@@ -381,7 +381,7 @@ class Search:
             for _ in self._evaluator.run(rows, Split.SEARCH, cases, chunks, some):
                 pass
             seconds = time.perf_counter() - start
-            cost = self._cost(rows, cases, counted=True) / max(1, len(rows))
+            cost = self._cost(rows, cases) / max(1, len(rows))
             evaluations, whole = self._spent.whole(len(rows), len(rows) * len(cases), cost * len(rows), seconds)
         return whole, how_long(self.budget, seconds / max(1, len(rows)), evaluations, whole, cost)
 
@@ -494,11 +494,7 @@ class Search:
         else:  # a candidate that comes again meets other cases
             source = np.full(len(batch), -1)
         fresh = source < 0
-        number = -1
-        if stored is not None:
-            number = stored.number
-        elif self._study is not None:
-            number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, fresh)
+        number = self._number(batch, stored, fresh)
         rows = batch.population if fresh.all() else batch.population[fresh]
         table = self._table(rows, number)
         if self.objective.differentiable:  # nobody else looks at them, and some algorithms keep what they are told
@@ -511,17 +507,22 @@ class Search:
         self._spend(rows, len(batch), parts, hits)
         return told(batch.ids, batch.population, source, table, self.history), number
 
+    def _number(self, batch: Batch, stored: StoredBatch | None, fresh: NDArray[np.bool_]) -> int:
+        """The number of a batch on file, where it is written down before it is evaluated; -1 without a study."""
+        if stored is not None:
+            return stored.number
+        if self._study is None:
+            return -1
+        return self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, fresh)
+
     def _launch(self, stored: StoredBatch | None) -> bool:
         """Ask for one candidate that is evaluated while others are, or go over one on file; False: there is none."""
         assert self._flights is not None
         batch = self._propose(stored)
         if batch is None:
             return False
-        known, number = self._known.find(batch.population) >= 0, -1
-        if stored is not None:
-            number = stored.number
-        elif self._study is not None:
-            number = self._study.write_batch(ASKED, self._asked_n, batch.ids, batch.population, ~known)
+        known = self._known.find(batch.population) >= 0
+        number = self._number(batch, stored, ~known)
         fresh = self._flights.add(number, batch, stored, bool(known[0]))
         self._spend(batch.population if fresh else batch.population[:0], 1)
         self._halfway = False
@@ -557,14 +558,13 @@ class Search:
     ) -> None:
         """Count a batch; ``parts`` are the rows and cases that met, by default all; ``hits`` rows cost nothing."""
         parts = [(rows, self._cases[Split.SEARCH])] if parts is None else parts
-        cells, cost = sum(len(part) * len(met) for part, met in parts), sum(self._cost(*part) for part in parts)
+        cells = sum(len(part) * len(met) for part, met in parts)
+        cost = 0.0 if self.budget.cost is None else sum(self._cost(*part) for part in parts)
         self._spent.add(len(rows) - hits, asked - len(rows), cells, cost, hits)
 
-    def _cost(self, rows: Population, cases: Cases | None = None, *, counted: bool | None = None) -> float:
-        """What the rows cost on the search cases, or on these; not worked out where no budget counts it."""
-        if not (self.budget.cost is not None if counted is None else counted):
-            return 0.0
-        cases, step = cases or self._cases[Split.SEARCH], self.objective.chunk_rows
+    def _cost(self, rows: Population, cases: Cases) -> float:
+        """What the rows cost on these cases."""
+        step = self.objective.chunk_rows
         if as_seeded(rows) is None:
             return self.objective.cost(Candidates(self.objective.space, rows), cases)
         parts = (rows[start : start + step] for start in range(0, len(rows), step))  # made a chunk at a time

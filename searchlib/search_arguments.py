@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def encoded_seeds(space: Space, seeds: Any) -> Population:
     return space.encode(list(given)) if given else np.empty((0, space.dimension), space.dtype)
 
 
-def require_one_by_one(**arguments: Any) -> None:
+def require_one_by_one(arguments: Mapping[str, Any]) -> None:
     """Refuse what cannot be had where candidates are asked for and told one by one.
 
     Raises:

@@ -20,7 +20,7 @@ from searchlib.raced_rows import CaseRacing
 from searchlib.result import Outcome, Result
 from searchlib.space import Space
 
-__all__ = ["search"]
+__all__ = ["completed", "search"]
 
 logger = logging.getLogger("searchlib")
 
@@ -72,14 +72,20 @@ def search(
         asynchronous=asynchronous, devices=devices,
     )  # fmt: skip
     try:
-        with run, ProgressBar(shown=shown) as bar:
-            if alone:
-                run.outcome = Outcome.DRY_RUN
-                logger.warning("dry run: %s", run.forecast()[1])
-                return run.result()
-            for _ in run:
-                bar.show(run.standing)
-            bar.say("picking the winner")
+        if not alone:
+            return completed(run, shown)
+        with run:
+            run.outcome = Outcome.DRY_RUN
+            logger.warning("dry run: %s", run.forecast()[1])
             return run.result()
     finally:
         run.close()
+
+
+def completed(run: Search, shown: bool | None = None) -> Result:
+    """Go through a search to its end, saying where it stands where that is ``shown`` (:class:`ProgressBar`)."""
+    with run, ProgressBar(shown=shown) as bar:
+        for _ in run:
+            bar.show(run.standing)
+        bar.say("picking the winner")
+        return run.result()
