@@ -9,39 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
-import sys
-import tempfile
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Self, cast, final
+from typing import Self, final
 
 from searchlib.arguments import real_number, whole_number
 from searchlib.cases import Cases, Split
 from searchlib.chunks import Chunk, ChunkScores, failed_chunk, joined, score_chunk
-from searchlib.devices import DEVICES, checked_devices
-from searchlib.errors import InvalidSettings, WorkersLost
+from searchlib.devices import checked_devices
+from searchlib.errors import InvalidSettings
+from searchlib.executors import PROCESSES, DaskExecutor, RayExecutor, abandon, all_of, arrived, died, sent
 from searchlib.objective import Objective
 from searchlib.space import Population
 from searchlib.worker import Columns, Task, columns_of, limited, work
 
-__all__ = ["Evaluator", "abandon", "arrived", "died", "sent"]
+__all__ = ["Evaluator"]
 
 logger = logging.getLogger("searchlib")
-
-#: What loky, dask and Ray raise for a task whose worker has died or was ended.
-_DEATHS = ("BrokenProcessPool", "KilledWorker", "ShutdownExecutorError", "WorkerCrashedError")
-
-#: What dask raises for a task that nobody takes any more.
-_GONE = ("ClosedClientError",)
-
-#: Seconds after which worker processes without work end, as in joblib.
-_IDLE = 300
 
 
 @final
@@ -100,17 +87,16 @@ class Evaluator:
             for chunk in chunks:
                 yield score_chunk(self._objective, rows[chunk.row : chunk.row_end], columns_of(cases, chunk), chunk)
             return
-        waiting = {chunk: self.task(rows[chunk.row : chunk.row_end], split, chunk, order) for chunk in chunks}
-        try:
-            for scores in self._on_workers(waiting.values()):
-                del waiting[scores.chunk]
+        dead = []
+        tasks = [self.task(rows[chunk.row : chunk.row_end], split, chunk, order) for chunk in chunks]
+        for task, scores in self._on_workers(tasks):
+            if isinstance(scores, Exception):
+                dead.append(task)
+            else:
                 yield scores
-        except Exception as error:
-            if not died(error):
-                raise
-            logger.warning("a worker died; running its %d unfinished chunks one by one", len(waiting))
-            for task in waiting.values():
-                yield self.alone(task)
+        if dead:
+            logger.warning("a worker died; running its %d unfinished chunks one by one", len(dead))
+        yield from map(self.alone, dead)
 
     def task(self, rows: Population, split: Split, chunk: Chunk, order: Columns | Cases | None = None) -> Task:
         """A chunk as workers take it."""
@@ -119,38 +105,47 @@ class Evaluator:
     def alone(self, task: Task) -> ChunkScores:
         """Run one chunk with nothing beside it, so that a dying worker names the guilty rows."""
         start = time.perf_counter()
-        try:
-            (scores,) = self._on_workers([task])
+        ((_, scores),) = self._on_workers([task])
+        if not isinstance(scores, Exception):
             return scores
+        chunk, seconds = task.chunk, time.perf_counter() - start
+        if len(task.rows) > 1:
+            starts = range(chunk.row, chunk.row_end)
+            singles = [Chunk(row, row + 1, chunk.case, chunk.case_end) for row in starts]
+            parts = [replace(task, rows=task.rows[i : i + 1], chunk=one) for i, one in enumerate(singles)]
+            return joined([self.alone(part) for part in parts], chunk)
+        # The watchdog ends its process with status 1; that a worker is slow to start is not the candidate's doing.
+        other = "exit codes" in str(scores) and "EXIT(1)" not in str(scores)
+        late = self._timeout is not None and seconds >= self._timeout and not other
+        why = f"took longer than timeout={self._timeout} s" if late else "killed its worker process"
+        return failed_chunk(chunk, f"the candidate {why}", seconds)
+
+    def _on_workers(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, ChunkScores | Exception]]:
+        """Each task with its scores, or with the death of its worker."""
+        executor = self.executor()
+        if executor is None:
+            yield from self._by_joblib(tasks)
+            return
+        submitted = {sent(executor, task): task for task in tasks}
+        try:
+            for future in all_of(executor, submitted):
+                yield submitted[future], arrived(executor, future)
+        finally:
+            abandon(executor, submitted)
+
+    def _by_joblib(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, ChunkScores | Exception]]:
+        import joblib
+
+        parallel = joblib.Parallel(n_jobs=self.workers, return_as="generator_unordered", batch_size=1)
+        waiting = {task.chunk: task for task in tasks}
+        try:
+            for scores in parallel(joblib.delayed(work)(task) for task in tasks):
+                yield waiting.pop(scores.chunk), scores
         except Exception as error:
             if not died(error):
                 raise
-            chunk, seconds = task.chunk, time.perf_counter() - start
-            if len(task.rows) > 1:
-                starts = range(chunk.row, chunk.row_end)
-                singles = [Chunk(row, row + 1, chunk.case, chunk.case_end) for row in starts]
-                parts = [replace(task, rows=task.rows[i : i + 1], chunk=one) for i, one in enumerate(singles)]
-                return joined([self.alone(part) for part in parts], chunk)
-            # The watchdog ends its process with status 1; that a worker is slow to start is not the candidate's doing.
-            other = "exit codes" in str(error) and "EXIT(1)" not in str(error)
-            late = self._timeout is not None and seconds >= self._timeout and not other
-            why = f"took longer than timeout={self._timeout} s" if late else "killed its worker process"
-            return failed_chunk(chunk, f"the candidate {why}", seconds)
-
-    def _on_workers(self, tasks: Iterable[Task]) -> Iterator[ChunkScores]:
-        executor = self.executor()
-        if executor is None:
-            import joblib
-
-            parallel = joblib.Parallel(n_jobs=self.workers, return_as="generator_unordered", batch_size=1)
-            yield from parallel(joblib.delayed(work)(task) for task in list(tasks))
-            return
-        submitted = [sent(executor, task) for task in tasks]
-        try:
-            for future in as_completed(submitted):
-                yield arrived(executor, future)
-        finally:
-            abandon(executor, submitted)
+            for task in waiting.values():
+                yield task, error
 
     def executor(self) -> Executor | None:
         """The workers, as what takes one task after the other; those of the ``joblib.parallel_config`` around it all.
@@ -166,7 +161,7 @@ class Evaluator:
         name = type(backend).__name__
         if name == "LokyBackend":
             variables = dict.fromkeys(backend.MAX_NUM_THREADS_VARS, str(self._threads))
-            return _PROCESSES.given(self.workers, variables, self._devices)
+            return PROCESSES.given(self.workers, variables, self._devices)
         if self._devices:
             raise InvalidSettings(
                 f"devices={list(self._devices)} are for worker processes of this machine, but joblib's backend here is "
@@ -180,112 +175,8 @@ class Evaluator:
                 )
             return ThreadPoolExecutor(self.workers)
         if name == "DaskDistributedBackend":
-            return cast(Executor, backend.client.get_executor(pure=False))
-        return _Ray() if name == "RayBackend" else None
-
-
-class _Processes:
-    """The worker processes of this machine, which the next search finds running.
-
-    They are not those that joblib keeps for everybody: its ``Parallel`` breaks where somebody else has started them.
-    """
-
-    def __init__(self) -> None:
-        self._settings: Any = None
-        self._executor: Any = None
-
-    def given(self, workers: int, variables: dict[str, str], devices: tuple[str, ...]) -> Executor:
-        """Processes with these environment variables and devices, started where there are none or others."""
-        from joblib.externals.loky import ProcessPoolExecutor
-
-        settings = (os.getpid(), workers, variables, devices, tuple(sys.path))  # where they look for modules, too
-        if self._settings != settings:
-            if self._executor is not None and self._settings[0] == os.getpid():  # else a fork's parent has them
-                self._executor.shutdown(wait=False)
-            named = {}
-            if devices:
-                folder = tempfile.mkdtemp(prefix="searchlib-devices-")
-                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-                named = {DEVICES: os.pathsep.join((folder, *devices))}
-            self._executor = ProcessPoolExecutor(workers, timeout=_IDLE, env={**variables, **named})
-            self._settings = settings
-        return cast(Executor, self._executor)
-
-    def kill(self, executor: Executor) -> None:
-        """End what is running there, if these are processes."""
-        if executor is self._executor:
-            ours: Any = executor
-            ours.shutdown(wait=False, kill_workers=True)
-            self.forget(executor)
-
-    def forget(self, executor: Executor) -> None:
-        """Start others for the next task; one of these has died."""
-        if executor is self._executor:
-            self._settings = self._executor = None
-
-
-_PROCESSES = _Processes()
-
-
-class _Ray(Executor):
-    """The cluster that ``ray.init`` has found; a task takes one of its cores and is not tried again."""
-
-    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        import ray
-
-        remote = ray.remote(num_cpus=1, max_retries=0)(function)
-        return cast("Future[Any]", remote.remote(*arguments, **named).future())
-
-
-def sent(executor: Executor, task: Task) -> Future[ChunkScores]:
-    """A chunk on its way to a worker.
-
-    Raises:
-        WorkersLost: the cluster has gone away.
-    """
-    try:
-        return executor.submit(work, task)
-    except Exception as error:
-        if type(error).__name__ not in _GONE:
-            raise
-        raise _lost() from error
-
-
-def arrived(executor: Executor, future: Future[ChunkScores]) -> ChunkScores:
-    """What has come back from a worker.
-
-    Raises:
-        WorkersLost: the cluster has gone away.
-    """
-    try:
-        return future.result()
-    except CancelledError as error:
-        raise _lost() from error
-    except Exception as error:
-        if died(error):
-            _PROCESSES.forget(executor)
-        raise
-
-
-def _lost() -> WorkersLost:
-    return WorkersLost(
-        "the workers have gone away (was their scheduler stopped?); what they had finished is kept where there is "
-        "a study, so start them and search again with the same study=…"
-    )
-
-
-def abandon(executor: Executor, submitted: Iterable[Future[ChunkScores]]) -> None:
-    """Let go of what has not come back; worker processes of this machine that are still busy with it end."""
-    busy = [future for future in submitted if not future.cancel() and not future.done()]
-    if isinstance(executor, ThreadPoolExecutor):
-        executor.shutdown()
-    elif busy:
-        _PROCESSES.kill(executor)
-
-
-def died(error: Exception) -> bool:
-    """Whether a worker is gone, rather than something in it went wrong."""
-    return any(kind.__name__ in _DEATHS for kind in type(error).__mro__)
+            return DaskExecutor(backend.client)
+        return RayExecutor() if name == "RayBackend" else None
 
 
 def _pickled(objective: Objective) -> bytes:

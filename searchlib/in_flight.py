@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import final
 
@@ -12,7 +12,8 @@ from searchlib.algorithms.algorithm import Batch
 from searchlib.cases import Cases, Split
 from searchlib.chunks import Chunk, ChunkScores, plan_chunks
 from searchlib.errors import InvalidSettings, StudyDamaged
-from searchlib.evaluation import Evaluator, abandon, arrived, died, sent
+from searchlib.evaluation import Evaluator
+from searchlib.executors import abandon, all_of, arrived, next_of, sent
 from searchlib.objective import Objective
 from searchlib.scoretable import ScoreTable
 from searchlib.space import row_keys
@@ -157,17 +158,14 @@ class InFlight:
         self._send()
         executor = self._executor
         assert executor is not None
-        done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
-        for future in sorted(done, key=lambda future: self._futures[future][0].number):
-            flight, task = self._futures.pop(future)
-            try:
-                scores = arrived(executor, future)
-            except Exception as error:
-                if not died(error):
-                    raise
-                self._executor = None  # loky's cannot be used any more, and a cluster gives the same
-                scores = self._evaluator.alone(task)
-            yield flight, scores
+        landed = {future: arrived(executor, future) for future in next_of(executor, self._futures)}
+        if any(isinstance(came, Exception) for came in landed.values()):
+            # Whoever is tried again is to be alone, so that no other one's death is taken for its own.
+            landed = {future: arrived(executor, future) for future in all_of(executor, self._futures)}
+            self._executor = None
+        for future in sorted(landed, key=lambda future: self._futures[future][0].number):
+            (flight, task), came = self._futures.pop(future), landed[future]
+            yield flight, self._evaluator.alone(task) if isinstance(came, Exception) else came
 
     def _send(self) -> None:
         """Hand the workers what they do not have."""

@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import joblib
@@ -26,6 +28,7 @@ from searchlib import (
 )
 from searchlib.cases import Split
 from searchlib.errors import InvalidSettings, StudyMismatch
+from searchlib.evaluation import Evaluator
 from searchlib.spaces import Binary, Integer, Subset
 
 SPACE = Subset(12, k=3)
@@ -52,6 +55,47 @@ class Written(Objective):
         with open(self.lines, "a") as file:
             file.write(f"{kept} {cases.payload}\n")
         return np.array([[sum(kept) * case for case in cases.payload]])
+
+
+class Integers(Objective):
+    """The integers themselves."""
+
+    space = Integer(0, 999)
+
+    def cases(self, split):
+        return Cases.of([1.0]) if split is Split.SEARCH else Cases.none()
+
+    def evaluate(self, candidates, cases):
+        return np.array([[float(number)] for number in candidates])
+
+
+class BreakingPool(Executor):
+    """Even numbers end it; then everything that it has taken is lost, one future after the other, as with loky."""
+
+    def __init__(self):
+        self.broken, self.taken, self.lock = False, [], threading.Lock()
+
+    def submit(self, function, task):
+        if self.broken:
+            raise BrokenProcessPool("it is broken")
+        self.taken.append(future := Future())
+        deadly = Integers.space.decode(task.rows[0]) % 2 == 0
+        what = (0.02, self.end, (future,)) if deadly else (0.06, self.answer, (future, function, task))
+        threading.Timer(*what).start()
+        return future
+
+    def answer(self, future, function, task):
+        with self.lock:
+            if not (self.broken or future.done()):
+                future.set_result(function(task))
+
+    def end(self, guilty):
+        self.broken = True
+        for future in [guilty, *self.taken]:
+            with self.lock:
+                if not future.done():
+                    future.set_exception(BrokenProcessPool("a process has died"))
+            time.sleep(0.05)
 
 
 def lines(path):
@@ -202,3 +246,19 @@ def test_a_fork_has_workers_of_its_own(tmp_path):
 def test_joblib_works_on_beside_a_search(tmp_path):
     search(Written(tmp_path / "lines"), RandomSearch(), budget=6, workers=2)
     assert joblib.Parallel(2)(joblib.delayed(abs)(number) for number in (-1, 2, -3)) == [1, 2, 3]
+
+
+def test_nobody_is_blamed_for_the_death_of_what_runs_beside_it(monkeypatch):
+    pools = [BreakingPool()]
+
+    def given(evaluator):
+        if pools[-1].broken:
+            pools.append(BreakingPool())
+        return pools[-1]
+
+    monkeypatch.setattr(Evaluator, "executor", given)
+    result = search(Integers(), RandomSearch(), budget=24, workers=3, asynchronous=True, max_failures=24)
+    deadly = [Integers.space.decode(row) % 2 == 0 for row in result.history.population]
+    assert 4 < sum(deadly) < 20
+    assert np.isnan(result.history.values[:, 0]).tolist() == deadly
+    assert len(pools) >= sum(deadly)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -51,9 +52,15 @@ def opened(folder):
 
 
 @contextlib.contextmanager
-def cluster(workers):
+def cluster(workers, given_up="1 hour"):
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),  # else four workers die of every guilty one
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": 0,  # else four workers die of every guilty one
+                # A LocalCluster gives a worker up that is away 15 seconds after it had died, be it the next time.
+                "distributed.deploy.lost-worker-timeout": given_up,
+            }
+        ),
         distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0",
             silence_logs=logging.CRITICAL,
@@ -79,7 +86,6 @@ def test_the_history_is_that_of_one_process_and_every_worker_opens_the_objective
     assert found.best == alone.best == (9, 10, 11)
 
 
-@pytest.mark.skipif(os.environ.get("SEARCHLIB_SLOW") != "1", reason="waited for good once in a dozen runs: make soak")
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_candidate_that_kills_its_worker_fails_and_the_search_goes_on(two_workers, tmp_path, asynchronous):
     size = {} if asynchronous else {"batch_size": 10}
@@ -128,3 +134,31 @@ def test_a_cluster_that_goes_away_is_said_and_the_study_goes_on_elsewhere(tmp_pa
     assert after.evaluations == 24
     assert after.ids.tolist()[: len(before)] == before.ids.tolist()
     assert after.values[: len(before)].tolist() == before.values.tolist()
+
+
+def test_a_cluster_that_has_given_all_workers_up_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("searchlib.executors._LOOK", 0.5)
+    everybody = Noted(tmp_path, seconds=0.5)
+
+    def iterate(made):
+        for number, _ in enumerate(run):
+            if number == 0:  # what dask does with a worker that is away 15 seconds after it had died
+                made.sync(made.workers.pop(0).close)
+
+    with cluster(1) as made:
+        run = Search(everybody, RandomSearch(), budget=24, workers=2, batch_size=4, study=tmp_path / "study.db")
+        with pytest.raises(WorkersLost, match=r"given all of its workers up.*search again with the same study"):
+            iterate(made)
+        assert run.history.evaluations >= 4
+
+
+def test_a_cluster_whose_workers_are_still_to_come_is_waited_for_with_a_word(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("searchlib.executors._LOOK", 0.3)
+    with cluster(0) as made, distributed.Client(made.scheduler_address) as elsewhere:
+        # A client that knows the address alone cannot know whether the scheduler expects workers.
+        assert elsewhere.cluster is None
+        threading.Timer(1.5, made.scale, [1]).start()
+        with joblib.parallel_config(backend="dask", client=elsewhere):
+            found = search(Noted(tmp_path), RandomSearch(), budget=8, workers=2, batch_size=4)
+    assert found.history.evaluations == 8
+    assert [record.message for record in caplog.records if "waiting for one" in record.message] != []

@@ -48,6 +48,7 @@ LAYERS = [
     "case_order",
     "decision",
     "evaluation",
+    "executors",
     "worker",
     "devices",
     "chunks",

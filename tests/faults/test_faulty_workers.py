@@ -13,7 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from searchlib import Cases, Objective, RandomSearch, Scores, Search, Split, Status, evaluation, search
+from searchlib import Cases, Objective, RandomSearch, Scores, Search, Split, Status, search
+from searchlib.executors import PROCESSES
 from searchlib.spaces import Integer, Real
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults are those of POSIX processes")
@@ -153,8 +154,8 @@ def searched(objective, workers, **settings):
 
 
 @pytest.mark.slow
-def test_every_fault_costs_one_candidate_and_the_next_batch_is_as_fast_as_ever(capfd, monkeypatch):
-    monkeypatch.setattr(evaluation, "_PROCESSES", evaluation._Processes())  # that print where this test reads
+def test_every_fault_costs_one_candidate_and_the_next_batch_is_as_fast_as_ever(capfd):
+    PROCESSES.forget(PROCESSES._executor)  # those of other tests do not print where this one reads
     history, seconds = searched(Faulty(deadly=True), workers=2)
     talked = capfd.readouterr()
     peaceful, _ = searched(Faulty(deadly=False), workers=1)
