@@ -39,6 +39,21 @@ class KeyTable:
         found = np.array([self._recent.get(key, -1) for key in keys], np.int64)
         return np.maximum(found, self._find_earlier(keys)) if self._earlier else found
 
+    def claim(self, keys: list[bytes], limit: int | None = None) -> NDArray[np.intp]:
+        """Where the first ``limit`` unknown keys are, each once; they are numbered by how many there were before."""
+        known = (self._find_earlier(keys) >= 0).tolist() if self._earlier else None
+        claimed: list[int] = []
+        start, most = len(self), len(keys) if limit is None else limit
+        for place, key in enumerate(keys):
+            if len(claimed) >= most:
+                break
+            if key not in self._recent and not (known and known[place]):
+                self._recent[key] = start + len(claimed)
+                claimed.append(place)
+        if len(self._recent) >= _RECENT:
+            self._put_away()
+        return np.array(claimed, np.intp)
+
     def add(self, keys: list[bytes], start: int) -> NDArray[np.int64]:
         """Add keys under the numbers ``start…``; gives the first number of those that were known, else -1."""
         found = self._find_earlier(keys) if self._earlier else np.full(len(keys), -1)

@@ -51,3 +51,20 @@ def test_numbers_beyond_32_bits_are_kept(monkeypatch):
     table.add([b"a", b"b"], 2**40)
     table.add([b"c", b"d"], 5)
     assert table.find([b"a", b"b", b"c", b"d", b"e"]).tolist() == [2**40, 2**40 + 1, 5, 6, -1]
+
+
+@pytest.mark.parametrize("recent", [3, 10_000])
+@pytest.mark.parametrize("limit", [None, 5])
+def test_what_is_claimed_is_what_a_dictionary_did_not_know_in_order_and_once(monkeypatch, recent, limit):
+    monkeypatch.setattr(key_table, "_RECENT", recent)
+    rng, table, truth = np.random.default_rng(0), KeyTable(), {}
+    for n in (1, 7, 0, 300, 64, 1000, 3):
+        keys, expected = made(rng, n, 8), []
+        for place, key in enumerate(keys):
+            if key not in truth and (limit is None or len(expected) < limit):
+                truth[key] = len(truth)
+                expected.append(place)
+        assert table.claim(keys, limit).tolist() == expected
+        assert len(table) == len(truth)
+    assert table.find(list(truth)).tolist() == list(truth.values())
+    assert len(truth) > 20

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Evidence
+from searchlib.key_table import KeyTable
 from searchlib.space import Population, Space, row_keys
 
 __all__ = ["Proposed"]
@@ -28,7 +29,7 @@ class Proposed:
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self._keys: set[bytes] = set()
+        self._keys = KeyTable()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -37,7 +38,7 @@ class Proposed:
         """Know the candidates of some evidence that came from elsewhere (negative ids)."""
         strangers = evidence.ids < 0
         if strangers.any():
-            self._keys.update(row_keys(self._space.canonical(evidence.population[strangers])))
+            self._keys.claim(row_keys(self._space.canonical(evidence.population[strangers])))
 
     def claim(self, rows: Population, limit: int | None = None) -> Population:
         """The first ``limit`` canonical rows that were unknown, each once; from now on they are known."""
@@ -46,15 +47,7 @@ class Proposed:
 
     def claim_places(self, rows: Population, limit: int | None = None) -> NDArray[np.intp]:
         """Where the rows are that :meth:`claim` returns."""
-        limit = len(rows) if limit is None else limit
-        places: list[int] = []
-        for place, key in enumerate(row_keys(rows)):
-            if len(places) >= limit:
-                break
-            if key not in self._keys:
-                self._keys.add(key)
-                places.append(place)
-        return np.array(places, np.intp)
+        return self._keys.claim(row_keys(rows), limit)
 
     def samples(self, rng: np.random.Generator, n: int) -> Population:
         """Unknown samples of the space, which are known from now on; fewer than ``n`` where it has no more."""
