@@ -22,6 +22,7 @@ from searchlib.case_source import CaseSource
 from searchlib.errors import InvalidSettings, SearchlibError
 from searchlib.exchange.tables import history_rows, plain, to_parquet
 from searchlib.loop import Search
+from searchlib.migration import migrate
 from searchlib.named_objective import WrongObjective, named_objective
 from searchlib.objective import Objective
 from searchlib.raced_rows import CaseRacing
@@ -42,6 +43,7 @@ _EXAMPLES = """examples:
   python -m searchlib export mixtral.db --optuna trials.db   then: optuna-dashboard sqlite:///trials.db
   python -m searchlib report mixtral.db -o report.html   one web page that needs no network
   python -m searchlib watch mixtral.db                   the same page, live
+  python -m searchlib migrate mixtral.db                 bring a study of an older searchlib to the present format
 """
 
 
@@ -113,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     watching.add_argument("study", type=Path)
     watching.add_argument("--port", type=int, default=0, help="by default any free one")
     watching.set_defaults(run=_watch)
+    migrating = commands.add_parser("migrate", help="bring a study of an older version to the present format")
+    migrating.add_argument("study", type=Path, help="the file as it is now is kept beside it")
+    migrating.add_argument("--json", action="store_true", help="as one JSON object")
+    migrating.set_defaults(run=_migrate)
     return parser
 
 
@@ -187,7 +193,7 @@ def _resume(options: argparse.Namespace) -> Outcome:
     objective = named_objective(options.objective)
     with Study.open(options.study) as study:
         settings, space = study.settings, study.space
-        given = study.read_array(GIVEN_SEEDS)
+        given, batch_size = study.read_array(GIVEN_SEEDS), _batch_size(study)
     if given is None:
         given = np.array(settings["given_seeds"], space.dtype)
     algorithm, asynchronous = None, bool(settings.get("asynchronous"))
@@ -204,16 +210,25 @@ def _resume(options: argparse.Namespace) -> Outcome:
         seed=settings["seed"],
         seeds=[space.decode(row) for row in given],
         threads=settings["threads"],
-        batch_size=settings["batch_size"] if settings["batch_given"] and not asynchronous else None,
+        batch_size=None if asynchronous else batch_size,
         asynchronous=asynchronous,
         racing=rebuilt_or_none(settings.get("racing"), CaseRacing),
         cases=rebuilt_or_none(settings.get("case_source"), CaseSource),
-        shortlist=settings["shortlist"],
+        shortlist=settings.get("shortlist"),
         choose=settings.get("choose"),
         study=options.study,
         workers=options.workers,
     )
     return _finished(run, options)
+
+
+def _batch_size(study: Study) -> int | None:
+    """The number that the search was given for a batch, if it was given one; early searches show it by their first."""
+    settings, first = study.settings, next(study.batches(), None)
+    size: int = settings["batch_size"]
+    usual = min(size, settings.get("planned") or size)
+    given = settings.get("batch_given", first is not None and first.asked >= usual)
+    return size if given else None
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -259,6 +274,15 @@ def _report(options: argparse.Namespace) -> None:
 
 def _watch(options: argparse.Namespace) -> None:
     watch(options.study, port=options.port, tell=lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    done = migrate(options.study)
+    if not options.json:
+        print(done)
+        return
+    kept = None if done.kept is None else str(done.kept)
+    print(json.dumps({"study": str(done.study), "old": done.old, "new": done.new, "kept": kept}, indent=2))
 
 
 def _summary(study: Study, result: Result) -> dict[str, Any]:

@@ -408,7 +408,7 @@ class Search:
         space, planned = self.objective.space, self.budget.evaluations
         seeds = None
         if self._study is not None:
-            seeds, planned = self._study.read_array("seeds"), self._study.settings["planned"]
+            seeds, planned = self._study.read_array("seeds"), self._study.settings.get("planned", planned)
         self._planned = planned
         if seeds is None:
             seeds = distinct(space.canonical(np.concatenate([self._given, space.check(self.objective.seeds())])))

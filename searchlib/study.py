@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,9 @@ from searchlib.seeded_population import bits_of, read_bits
 from searchlib.selection_bias import Estimate
 from searchlib.space import Population, Space, space_from_json
 
-__all__ = ["ASKED", "FORMAT", "GIVEN_SEEDS", "StoredBatch", "Study"]
+__all__ = ["ASKED", "FORMAT", "GIVEN_SEEDS", "StoredBatch", "Study", "check_format"]
 
-#: Version of the file format.
+#: Version of the file format; :mod:`searchlib.migration` takes files from every older one to this.
 FORMAT = 2
 
 #: Label of the batches that the algorithm was asked for.
@@ -51,6 +52,9 @@ _LONG_ROW, _RESULT_ROW = 10_000, "result row"
 
 #: What the names of arrays begin with that say in which order batches were told.
 _PLACE = "told "
+
+#: What early searches did not write down; the numbers of candidates that they asked for are on file.
+_ONCE_UNKNOWN = ("batch_given",)
 
 _SCHEMA = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal INTEGER NOT NULL);
@@ -84,6 +88,32 @@ CREATE TABLE digest (
     seal INTEGER NOT NULL
 );
 """
+
+
+
+def check_format(file: SealedFile) -> None:
+    """Refuse what is not a study of the present format.
+
+    Raises:
+        StudyDamaged: it is of another format, which the message names with what to do, or no study at all.
+    """
+    with file.translated():
+        version = file.execute("PRAGMA user_version").fetchone()[0]
+        tables = {row[0] for row in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    name = repr(str(file.path))
+    if version > FORMAT:
+        raise StudyDamaged(
+            f"{name} has format {version}, but this version of searchlib reads format {FORMAT}; use a newer searchlib, "
+            f"or begin another study"
+        )
+    if 0 < version < FORMAT:
+        raise StudyDamaged(
+            f"{name} has format {version}, but this version of searchlib reads format {FORMAT}; bring it there with "
+            f"`python -m searchlib migrate {shlex.quote(str(file.path))}`, which keeps the old file beside it"
+        )
+    missing = {"setting", "array", "batch", "chunk", "told", "reference", "memo", "digest"} - tables
+    if missing or version < 1:
+        raise StudyDamaged(f"{name} is a SQLite file but not a study (no table {sorted(missing)})")
 
 
 @final
@@ -126,7 +156,7 @@ class Study:
         study = cls(SealedFile.reading(path))
         try:
             if study._file.one("PRAGMA user_version") or study._file.one("SELECT COUNT(*) FROM sqlite_master"):
-                study._check_format()
+                check_format(study._file)
             if not study._has("setting") or "space" not in study.settings:
                 raise StudyDamaged(f"{str(path)!r} is empty: its search has had no time to begin; search again")
         except BaseException:
@@ -160,7 +190,7 @@ class Study:
         with self._file.translated():
             new = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             if not new:
-                self._check_format()
+                check_format(self._file)
             self._file.choose_journal()
             if new:
                 connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
@@ -451,19 +481,6 @@ class Study:
     def _digests(self) -> dict[int, tuple[int, str]]:
         return {batch: (omitted, value) for batch, omitted, value in self._file.rows("SELECT * FROM digest")}
 
-    def _check_format(self) -> None:
-        with self._file.translated():
-            version = self._file.execute("PRAGMA user_version").fetchone()[0]
-            tables = {row[0] for row in self._file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if version and version != FORMAT:
-            raise StudyDamaged(
-                f"{str(self.path)!r} has format {version}, but this version of searchlib reads format {FORMAT}; "
-                f"use {'a newer' if version > FORMAT else 'an older'} searchlib, or begin another study"
-            )
-        missing = {"setting", "array", "batch", "chunk", "told", "reference", "memo", "digest"} - tables
-        if missing or version < 1:
-            raise StudyDamaged(f"{str(self.path)!r} is a SQLite file but not a study (no table {sorted(missing)})")
-
     def _has(self, table: str) -> bool:
         return bool(self._file.one(f"SELECT COUNT(*) FROM sqlite_master WHERE name = '{table}'"))
 
@@ -471,7 +488,7 @@ class Study:
         stored = self.settings
         now = json.loads(json.dumps({name: settings[name] for name in fixed}))
         return [f"{name}: {stored.get(name)!r:.500} on file, {now[name]!r:.500} now" for name in fixed
-                if stored.get(name) != now[name]]  # fmt: skip
+                if stored.get(name) != now[name] and not (name in _ONCE_UNKNOWN and name not in stored)]  # fmt: skip
 
     def _compare(self, settings: Mapping[str, Any], fixed: tuple[str, ...]) -> None:
         different = self._differences(settings, fixed)

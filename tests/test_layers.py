@@ -33,6 +33,7 @@ LAYERS = [
     "sourced_rows",
     "scoring",
     "evaluation_cache",
+    "migration",
     "study",
     "damage",
     "sealed_file",
