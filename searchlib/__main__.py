@@ -157,11 +157,13 @@ def _show(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(summary, indent=2))
         return
-    del summary["front"]
+    del summary["front"], summary["holdout"]
     for name, value in summary.items():
         print(f"{name:<12}{value if not isinstance(value, dict | list) else json.dumps(value)}")
     if result.front is not None:
         print(result.front)
+    if result.holdout is not None:
+        print(result.holdout.table(() if result.front is None else result.front.names))
 
 
 def _run(options: argparse.Namespace) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -80,12 +80,45 @@ class Holdout:
         others = tuple(_rows_from_json(rows) for rows in data.get("others", ()))
         return cls(_rows_from_json(data["rows"]), data["cases"], data["looks"], others)
 
+    def __str__(self) -> str:
+        return self.table()
+
+    def table(self, names: Sequence[str] = ()) -> str:
+        """The comparison for people: a line for the winner and for every reference, of each objective.
+
+        Arguments:
+            names: of the objectives; by default numbers.
+
+        Example:
+            >>> ours = Comparison("best", 0.9, (0.8, 1.0), 0.0, (0.0, 0.0))
+            >>> print(Holdout((ours, Comparison("full model", 0.5, (0.4, 0.6), 0.4, (0.2, 0.6))), 40, 1))
+            held-out   40 cases, look 1
+              best               0.9  [0.8, 1]
+              full model         0.5  [0.4, 0.6]   best is +0.4 [+0.2, +0.6]
+        """
+        lines = [f"held-out   {self.cases} cases, look {self.looks}", *_lines(self.rows)]
+        for number, rows in enumerate(self.others, start=1):
+            lines += [f"  {names[number] if names else f'value {number}'}", *_lines(rows)]
+        return "\n".join(lines)
+
     def against(self, name: str) -> Comparison:
         """The comparison with one reference."""
         for row in self.rows[1:]:
             if row.name == name:
                 return row
         raise KeyError(f"no reference is called {name!r}; there are {[row.name for row in self.rows[1:]]}")
+
+
+def _lines(rows: tuple[Comparison, ...]) -> list[str]:
+    """One line for the winner, one for each reference."""
+    width, lines = max(len(row.name) for row in rows), []
+    for row in rows:
+        text = f"  {row.name:<{width}}  {row.value:10.4g}  [{row.interval[0]:.4g}, {row.interval[1]:.4g}]"
+        if row is not rows[0] and not math.isnan(row.difference):
+            low, high = row.difference_interval
+            text += f"   best is {row.difference:+.4g} [{low:+.4g}, {high:+.4g}]"
+        lines.append(text)
+    return lines
 
 
 def _rows_to_json(rows: tuple[Comparison, ...]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from searchlib.case_overlap import Overlap
 from searchlib.front import Front
 from searchlib.history import History
-from searchlib.holdout import Comparison, Holdout
+from searchlib.holdout import Holdout
 from searchlib.objective import Direction
 from searchlib.selection_bias import Estimate
 from searchlib.space import Population
@@ -173,12 +173,7 @@ class Result:
         if self.front is not None:
             lines.append(str(self.front))
         if self.holdout is not None:
-            lines.append(f"held-out   {self.holdout.cases} cases, look {self.holdout.looks}")
-            lines += _compared(self.holdout.rows)
-            names = () if self.front is None else self.front.names
-            for number, rows in enumerate(self.holdout.others, start=1):
-                lines.append(f"  {names[number] if names else f'value {number}'}")
-                lines += _compared(rows)
+            lines.append(self.holdout.table(() if self.front is None else self.front.names))
         return "\n".join(lines)
 
 
@@ -189,18 +184,6 @@ def _raced(notes: Mapping[str, Any]) -> str:
         f"{notes['cells_of_full_rows']}; one that belongs among the best {notes['keep']} so far is stopped with "
         f"probability {notes['error']:g} at most"
     )
-
-
-def _compared(rows: tuple[Comparison, ...]) -> list[str]:
-    """One line for the winner, one for each reference."""
-    width, lines = max(len(row.name) for row in rows), []
-    for row in rows:
-        text = f"  {row.name:<{width}}  {row.value:10.4g}  [{row.interval[0]:.4g}, {row.interval[1]:.4g}]"
-        if row is not rows[0] and not math.isnan(row.difference):
-            low, high = row.difference_interval
-            text += f"   best is {row.difference:+.4g} [{low:+.4g}, {high:+.4g}]"
-        lines.append(text)
-    return lines
 
 
 def _short(value: Any, limit: int = 200) -> str:

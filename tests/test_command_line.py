@@ -3,13 +3,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import searchlib
-from searchlib import Algorithm, Beam, Evolution, Search, ShrinkingPool, Study, search
+from searchlib import Algorithm, Beam, Cases, Evolution, Objective, Search, ShrinkingPool, Study, search
 from searchlib.__main__ import main
 from searchlib.errors import StudyMismatch
-from searchlib.spaces import Subset
+from searchlib.spaces import Integer, Subset
 
 OBJECTIVE = """
 from searchlib import FunctionObjective
@@ -109,6 +110,33 @@ def test_show_says_what_was_found(study, capsys):
     assert summary["evaluations"] == 40
     assert summary["winner"] == list(Study.open(study).result().best)
     assert summary["best"] == sum(summary["winner"])
+
+
+def test_show_prints_the_held_out_table_as_a_result_does_and_as_json_where_asked(tmp_path, capsys):
+    class Away(Objective):
+        space = Integer(0, 40)
+
+        def cases(self, split):
+            return Cases(tuple(f"{split.value} {number}" for number in range(4)))
+
+        def evaluate(self, candidates, cases):
+            return np.abs(candidates.array - np.array([sum(map(ord, case)) % 41 for case in cases.ids])).astype(float)
+
+        def references(self):
+            return ("nobody",)
+
+        def evaluate_reference(self, name, cases):
+            return np.full(len(cases), 20.0)
+
+    result = search(Away(), budget=20, study=tmp_path / "away.db")
+    table = str(result)[str(result).index("held-out ") :]
+    assert table.splitlines()[2].split()[0] == "nobody"
+    assert main(["show", str(tmp_path / "away.db")]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith(f"\n{table}\n")
+    assert '"interval"' not in said
+    assert main(["show", str(tmp_path / "away.db"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["holdout"] == result.holdout.to_json()
 
 
 def test_export_writes_every_candidate(study, tmp_path):
