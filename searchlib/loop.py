@@ -325,6 +325,18 @@ class Search:
         fresh = self._known.add(rows, len(self.history)) < 0
         self._learn(Told(ids, rows, table, nothing, np.full_like(table, np.nan), status, fresh, errors))
 
+    def select(self) -> float:
+        """Let the recommended candidates compete, and return the best value on the SELECT cases.
+
+        :meth:`result` does that by itself, and goes on to the held-out cases. The value is that on the SEARCH cases
+        where the objective has no others, and NaN where nobody has succeeded; :attr:`standing` says it from then on.
+        """
+        with ExitStack() as stack:
+            if not self._external:
+                stack.enter_context(self)
+            picked = self._finals.pick(self._started(), self._known)
+        return math.nan if picked is None else picked.value
+
     def result(self) -> Result:
         """Pick the winner on the SELECT cases and compare it with the references on the HOLDOUT cases."""
         with ExitStack() as stack:
@@ -392,7 +404,7 @@ class Search:
         planned, seconds = spent.whole(spent.evaluations, spent.cells, spent.cost, spent.seconds)
         return Standing(
             spent.evaluations, planned, spent.best_value, self._failing.total, spent.duplicates, raced, spent.hits,
-            (spent.seconds, max(0.0, seconds - spent.seconds)),
+            (spent.seconds, max(0.0, seconds - spent.seconds)), self._finals.selected,
         )  # fmt: skip
 
     def _at_the_end(self) -> dict[str, Any]:

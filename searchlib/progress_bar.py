@@ -46,8 +46,9 @@ class ProgressBar:
             self._bar = _tqdm(standing, self._stream)
         if self._bar is None:
             line = str(standing)
-            print(f"\r{line:<{self._width}}", end="", file=self._stream, flush=True)
-            self._width = max(1, len(line))
+            if line != self._found:
+                print(f"\r{line:<{self._width}}", end="", file=self._stream, flush=True)
+            self._found, self._width = line, max(1, len(line))
             return
         self._found = standing.found
         self._bar.n = standing.evaluations

@@ -17,8 +17,9 @@ class Standing:
     Arguments:
         evaluations: distinct candidates evaluated.
         planned: evaluations in all, as far as the budget says; infinite where nobody knows.
-        best: best value on the SEARCH cases so far, in the objective's own direction; NaN before the first. The value
-            on the SELECT cases is known in the end only.
+        best: best value on the SEARCH cases so far, in the objective's own direction; NaN before the first.
+        selected: the best value on the SELECT cases, which the short list meets when the search is over or its result
+            asked for; NaN before, and None where the objective has no such cases.
         failed: candidates that failed.
         duplicates: candidates that were answered because they, or the same, had been evaluated before.
         raced: cells that a race has saved.
@@ -28,6 +29,8 @@ class Standing:
     Example:
         >>> print(Standing(30, 100, 0.4712, failed=2, duplicates=5, seconds=(6.0, 14.0)))
         30/100  best 0.4712  2 failed  5 duplicates  14 s left
+        >>> Standing(100, 100, 0.4712, selected=math.nan).found, Standing(100, 100, 0.4712, selected=0.4506).found
+        ('best 0.4712 on SEARCH', 'best 0.4506 on SELECT')
     """
 
     evaluations: int
@@ -38,6 +41,7 @@ class Standing:
     raced: int = 0
     hits: int = 0
     seconds: tuple[float, float] = (0.0, math.inf)
+    selected: float | None = None
 
     def __str__(self) -> str:
         whole = f"/{self.planned:.0f}" if math.isfinite(self.planned) else ""
@@ -45,10 +49,17 @@ class Standing:
         return "  ".join(part for part in (f"{self.evaluations}{whole}", self.found, left) if part)
 
     @property
+    def _best(self) -> str:
+        if self.selected is not None and not math.isnan(self.selected):
+            return f"best {self.selected:.4g} on SELECT"
+        where = "" if self.selected is None else " on SEARCH"
+        return "" if math.isnan(self.best) else f"best {self.best:.4g}{where}"
+
+    @property
     def found(self) -> str:
-        """The best value, and what went wrong or was saved."""
+        """The best value, on which cases where there are several kinds, and what went wrong or was saved."""
         counts = ((self.failed, "failed"), (self.duplicates, "duplicates"), (self.hits, "from the cache"))
-        parts = [] if math.isnan(self.best) else [f"best {self.best:.4g}"]
+        parts = [self._best] if self._best else []
         parts += [f"{count} {what}" for count, what in counts if count]
         return "  ".join(parts + [f"{self.raced} cells saved by racing"] * bool(self.raced))
 

@@ -88,4 +88,7 @@ def completed(run: Search, shown: bool | None = None) -> Result:
         for _ in run:
             bar.show(run.standing)
         bar.say("picking the winner")
+        run.select()
+        bar.show(run.standing)
+        bar.say("comparing it on held-out cases")
         return run.result()

@@ -24,7 +24,7 @@ from searchlib.scoring import Scorer
 from searchlib.selection_bias import Estimate, Sample, corrected, optimism, standard_error
 from searchlib.space import Population
 
-__all__ = ["Finals", "Winner", "best_of", "shortlist_values"]
+__all__ = ["Finals", "Picked", "Winner", "best_of", "shortlist_values"]
 
 logger = logging.getLogger("searchlib")
 
@@ -70,6 +70,22 @@ def shortlist_values(
 
 @final
 @dataclass(frozen=True, eq=False)
+class Picked:
+    """A short list and how it did: values and secondary scores that decide, and the best one's place and value.
+
+    ``table`` is that of the SELECT cases, where these decide.
+    """
+
+    rows: Population
+    values: NDArray[np.float64]
+    secondary: NDArray[np.float64]
+    table: ScoreTable | None
+    place: int
+    value: float
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Winner:
     """How a search ends: the winner's genes, the value that decided, the held-out comparison, the front.
 
@@ -106,38 +122,70 @@ class Finals:
         self._objective, self._scorer, self._history, self._cases = objective, scorer, history, cases
         self._choose, self._shortlist, self._seed, self._on_file = choose, shortlist, seed, on_file
         self._signs = signs(objective)
+        self._picked: tuple[int, Picked | None] | None = None
         self._shown: dict[bytes, tuple[Holdout | None, NDArray[np.float64]]] = {}
 
+    def pick(self, run: Run, known: Known) -> Picked | None:
+        """Let what the run recommends compete; None where nobody was evaluated, or nobody has succeeded.
+
+        Until more is told, they compete once, whoever asks how often.
+        """
+        told = len(self._history)
+        if self._picked is None or self._picked[0] != told:
+            self._picked = (told, self._competed(self._recommended(run, known), known))
+        return self._picked[1]
+
     def decide(self, run: Run, known: Known) -> Winner:
-        """Pick the winner among what the run recommends."""
+        """Pick the winner among what the run recommends, and open the held-out cases for it."""
+        picked = self.pick(run, known)
+        if picked is None:
+            return Winner(self._unevaluated(run, known), math.nan, None, None)
+        won = self._alone(picked) if self._choose is None else self._of_front(picked)
+        return self._doubted(won, picked.rows, known, picked.table)
+
+    @property
+    def selected(self) -> float | None:
+        """The best value on the SELECT cases; NaN as long as nobody has met them, None where there are none."""
+        if not self._cases[Split.SELECT]:
+            return None
+        picked = None if self._picked is None else self._picked[1]
+        return math.nan if picked is None or picked.table is None else picked.value
+
+    def _recommended(self, run: Run, known: Known) -> Population:
         # Without SELECT cases nobody has to be scored again, so the whole front competes.
         free = self._choose is not None and not self._cases[Split.SELECT]
         rows = run.recommend(max(self._shortlist, len(self._history)) if free else self._shortlist)
+        # Evaluated outside, a distribution's mean, say, can be handed over only.
+        return rows if self._cases[Split.SEARCH] else rows[known.find(rows) >= 0]
+
+    def _unevaluated(self, run: Run, known: Known) -> NDArray[Any] | None:
+        """What can be handed over of a search that evaluates outside and knows no value of what it recommends."""
+        if self._cases[Split.SEARCH]:
+            return None
+        rows = run.recommend(self._shortlist)
+        return rows[0] if len(rows) and not (known.find(rows) >= 0).any() else None
+
+    def _competed(self, rows: Population, known: Known) -> Picked | None:
         if not len(rows):
-            return Winner(None, math.nan, None, None)
-        if not self._cases[Split.SEARCH]:  # evaluated outside: a distribution's mean, say, can be handed over only
-            told = known.find(rows) >= 0
-            if not told.any():
-                return Winner(rows[0], math.nan, None, None)
-            rows = rows[told]
+            return None
         for on_select in (True, False) if self._cases[Split.SELECT] else (False,):
             values, secondary, table = shortlist_values(
                 rows, known.find(rows), self._history, self._scorer, on_select
             )
             best = best_of(values, secondary, self._signs)
             if best is not None:
-                alone = self._choose is None
-                won = self._alone(rows, *best) if alone else self._of_front(rows, values, secondary)
-                return self._doubted(won, rows, known, table)
+                return Picked(rows, values, secondary, table, *best)
             if on_select:
                 logger.warning("no finalist succeeded on the SELECT cases; the winner is the best on the SEARCH cases")
-        return Winner(None, math.nan, None, None)
+        return None
 
-    def _alone(self, rows: Population, place: int, value: float) -> Winner:
-        return Winner(rows[place], value, self._held_out(rows[place : place + 1])[0], None)
+    def _alone(self, picked: Picked) -> Winner:
+        row = picked.rows[picked.place : picked.place + 1]
+        return Winner(row[0], picked.value, self._held_out(row)[0], None)
 
-    def _of_front(self, rows: Population, values: NDArray[np.float64], secondary: NDArray[np.float64]) -> Winner:
+    def _of_front(self, picked: Picked) -> Winner:
         assert self._choose is not None
+        rows, values, secondary = picked.rows, picked.values, picked.secondary
         least = values * self._signs
         places = np.flatnonzero(nondominated(least))
         places = places[np.lexsort((secondary[places], *least[places].T[::-1]))]

@@ -4,12 +4,13 @@ import io
 import math
 import sys
 
+import numpy as np
 import pytest
 
 from searchlib import CaseRacing, Cases, Objective, RandomSearch, Search, search
 from searchlib.cases import Split
 from searchlib.progress_bar import ProgressBar
-from searchlib.spaces import Binary, Real
+from searchlib.spaces import Binary, Integer, Real
 from searchlib.standing import Standing, duration
 
 
@@ -57,6 +58,62 @@ def test_tqdm_shows_the_same_where_it_is_installed(monkeypatch):
     assert "picking the winner" in terminal.getvalue()
 
 
+class Distances(Objective):
+    """Distance to targets that are others on SEARCH than on SELECT."""
+
+    space = Integer(0, 40)
+
+    def cases(self, split):
+        return Cases(tuple(f"{split.value} {number}" for number in range(4)))
+
+    def evaluate(self, candidates, cases):
+        targets = np.array([sum(map(ord, case)) % 41 for case in cases.ids])
+        return np.abs(candidates.array - targets).astype(float)
+
+
+def test_the_best_value_is_that_on_the_select_cases_as_soon_as_the_short_list_has_met_them(monkeypatch, without_tqdm):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    result = search(Distances(), RandomSearch(), budget=24, batch_size=8)
+    assert result.history.values.min() != result.value
+    *before, said = [line.strip() for line in terminal.getvalue().split("\r")[1:]]
+    assert all("on SEARCH" in line for line in before)
+    assert f"24/24  best {result.history.values.min():.4g} on SEARCH" in before[-1]
+    assert f"24/24  best {result.value:.4g} on SELECT" in said
+
+
+def test_the_short_list_meets_the_select_cases_once(monkeypatch):
+    run, asked = Search(Distances(), RandomSearch(), budget=24, batch_size=8), []
+    evaluate = Distances.evaluate
+
+    def counted(objective, candidates, cases):
+        asked.extend(case.split()[0] for case in cases.ids)
+        return evaluate(objective, candidates, cases)
+
+    monkeypatch.setattr(Distances, "evaluate", counted)
+    for _ in run:
+        assert math.isnan(run.standing.selected)
+    value = run.select()
+    assert run.standing.selected == value
+    met = asked.count("select")
+    assert met >= 4
+    assert run.result().value == value
+    assert asked.count("select") == met
+    assert asked.count("holdout") == 4
+
+
+def test_a_search_that_asks_for_its_result_on_the_way_lets_the_newest_short_list_compete_later():
+    run = Search(Distances(), RandomSearch(), budget=24, batch_size=8)
+    batches = iter(run)
+    next(batches)
+    early = run.result()
+    assert run.standing.selected == early.value
+    for _ in batches:
+        pass
+    whole = search(Distances(), RandomSearch(), budget=24, batch_size=8)
+    assert run.result().value == run.standing.selected == whole.value != early.value
+
+
 def test_nothing_is_said_where_nobody_reads_or_wants_it(capsys, monkeypatch):
     search(sum, RandomSearch(), space=Binary(10), budget=20)
     assert capsys.readouterr() == ("", "")
@@ -83,8 +140,6 @@ def test_a_standing_counts_what_racing_and_duplicates_save():
             return Cases.of(list(range(64))) if split is Split.SEARCH else Cases.none()
 
         def evaluate(self, candidates, cases):
-            import numpy as np
-
             return np.array([[sum(kept) + 0.01 * (case % 3) for case in cases.payload] for kept in candidates])
 
     run = Search(Table(), RandomSearch(), budget=240, racing=CaseRacing(), batch_size=16)
