@@ -94,13 +94,13 @@ def draw_generations(
             f"a picture needs a generation with its success, but got {len(tasks)} generations and the success of "
             f"{len(success)}"
         )
-    colors = np.concatenate(success[:told])
-    generation = np.repeat(np.arange(told), [len(part) for part in tasks[:told]])
-    numbers = shown(np.concatenate(tasks[:told]), colors)
+    from searchlib.report.task_history import plot_tasks  # pages of reports come with it
+
+    ends = np.cumsum([len(part) for part in tasks[:told]])[:-1]
+    numbers = shown(np.concatenate(tasks[:told]), np.concatenate(success[:told]))
     panels = new_axes(*size(len(numbers)), len(numbers))
-    for axes, (label, values) in zip(panels, numbers.items(), strict=True):
-        dots = axes.scatter(generation, values, c=colors, s=6, vmin=0, vmax=1, cmap="viridis")
-        axes.set_ylabel(label)
-    panels[-1].set_xlabel("generation")
-    panels[0].figure.colorbar(dots, ax=panels, label="success of the members")
+    for axes, (name, values) in zip(panels, numbers.items(), strict=True):
+        column = [part[:, None] for part in np.split(values, ends)]
+        plot_tasks(column, success[:told], name=name, scale=False, axes=axes).label_outer()
+    panels[0].figure.colorbar(panels[0].collections[0], ax=panels, label="success in the task")
     return panels

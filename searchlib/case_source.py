@@ -29,6 +29,16 @@ class CaseRun(ABC):
     def tell(self, scores: NDArray[np.float64]) -> None:
         """Learn from the scores ``(n, c, k)`` of a generation's members that have all theirs, n possibly 0."""
 
+    @property
+    def tasks(self) -> NDArray[np.float64] | None:
+        """The vectors ``(c, d)`` of the tasks that were asked for last; None where cases are no tasks."""
+        return None
+
+    @property
+    def success(self) -> NDArray[np.float64] | None:
+        """The mean success ``(c,)`` in each of these tasks; None where nobody has been told of it (yet)."""
+        return None
+
     def notes(self) -> Mapping[str, Any]:
         """What a user may want to know afterwards, as JSON values."""
         return {}

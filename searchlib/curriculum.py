@@ -356,15 +356,26 @@ class _InSearch(CaseRun):
     def __init__(self, run: CurriculumRun, objective: Objective) -> None:
         self._run, self._objective = run, objective
         self._batch: CurriculumBatch | None = None
+        self._success: NDArray[np.float64] | None = None
 
     def ask(self, progress: float) -> Cases:
-        self._batch = self._run.ask(self._run.settings.per_generation, progress)
+        self._batch, self._success = self._run.ask(self._run.settings.per_generation, progress), None
         return self._objective.task_cases(self._batch.tasks, self._batch.seeds)
 
     def tell(self, scores: NDArray[np.float64]) -> None:
         assert self._batch is not None
         if len(scores):
-            self._run.tell(self._batch, self._objective.success(scores))
+            success = self._objective.success(scores)
+            self._run.tell(self._batch, success)
+            self._success = np.atleast_2d(np.asarray(success, np.float64)).mean(axis=0)
+
+    @property
+    def tasks(self) -> NDArray[np.float64] | None:
+        return None if self._batch is None else np.asarray(self._batch.tasks, np.float64)
+
+    @property
+    def success(self) -> NDArray[np.float64] | None:
+        return self._success
 
     def notes(self) -> Mapping[str, Any]:
         return self._run.notes()

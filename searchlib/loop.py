@@ -249,6 +249,7 @@ class Search:
                    "case_source": None if cases is None else repr(cases),
                    "asynchronous": asynchronous or None,
                    "task_space": None if cases is None else repr(self.objective.task_space),
+                   "task_names": None if cases is None else list(getattr(self.objective.task_space, "names", ())),
                    **self._at_the_end(), "given_seeds": told_apart(self._given)}  # fmt: skip
         settings = describe(self.objective, self.algorithm, self._cases, self.budget, **numbers)
         study = Study.create_or_resume(path, settings, FIXED)

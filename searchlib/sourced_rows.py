@@ -66,7 +66,7 @@ class SourcedRows:
         # A stream of its own: objectives draw their cases from small keys such as [seed, 1].
         self._run: CaseRun = source.start(objective, np.random.default_rng([seed, *b"cases"]))
         self._scorer, self._study = scorer, study
-        self._generation = -1
+        self._generation = self._first = -1
         self._cases = Cases.none()
         self._scores: list[NDArray[np.float64]] = []
         #: Which rows met which cases in the last batch.
@@ -76,7 +76,8 @@ class SourcedRows:
         """The table of the batch ``number``, which belongs to a ``generation`` counted up from 0."""
         if generation != self._generation:
             self._learn()
-            self._cases, self._generation = self._run.ask(progress), generation
+            self._cases, self._generation, self._first = self._run.ask(progress), generation, number
+            self._keep(f"tasks {number}", self._run.tasks)
         self._check(number)
         table = self._scorer.score(rows, Split.SEARCH, number, self._cases)
         self._scores.append(table.scores[table.done])
@@ -102,6 +103,12 @@ class SourcedRows:
             return
         scores, self._scores = [part for part in self._scores if len(part)], []
         self._run.tell(np.concatenate(scores) if scores else np.empty((0, len(self._cases), 1)))
+        self._keep(f"success {self._first}", self._run.success)
+
+    def _keep(self, name: str, array: NDArray[np.float64] | None) -> None:
+        """What nobody needs to resume, but everybody to see what a curriculum has done; once."""
+        if self._study is not None and array is not None and self._study.read_array(name) is None:
+            self._study.write_array(name, array)
 
     def notes(self) -> Mapping[str, Any]:
         """What the source says about itself."""

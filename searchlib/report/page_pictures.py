@@ -8,7 +8,11 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from searchlib.errors import MissingDependency, SearchlibError
 from searchlib.objective import Direction
@@ -16,6 +20,8 @@ from searchlib.report.markup import Markup, element
 from searchlib.report.page_sections import section
 from searchlib.report.plots import Plots
 from searchlib.report.predictor_quality import predictor_notes
+from searchlib.report.stored_tasks import stored_tasks
+from searchlib.report.task_history import plot_tasks
 from searchlib.report.winner_picture import WINNER_PICTURES
 from searchlib.result import Outcome, Result
 from searchlib.study import Study
@@ -32,6 +38,8 @@ _DARK = {
     "#0f7f8c": "#5fd0dc",
 }  # fmt: skip
 _INK, _QUIET, _LINE = "#1c1d1f", "#62666d", "#d9dadc"
+#: The most coordinates of a curriculum's tasks that a page shows.
+_COORDINATES = 6
 _CYCLE = ["#2458c5", "#c2571a", "#17723b", "#7a3fb0", "#b3261e", "#0f7f8c"]
 
 _Draw = Callable[["Axes"], object]
@@ -78,6 +86,7 @@ def _all(
     if _cases(study) > 1:
         yield "Score table", "Every candidate on every case; dark is good, blank is failed.", \
             lambda axes: plots.scores(study, ax=axes)
+    yield from _tasks(study)
     if result.outcome is not Outcome.RUNNING:  # a forest takes seconds, which a running search needs for itself
         yield "Importance", "Share of the variance that each parameter explains alone (fANOVA of a random forest).", \
             lambda axes: plots.importance(ax=axes)
@@ -86,6 +95,28 @@ def _all(
     if predictor_notes(result.notes):
         yield "Predictor", "How well it ranked candidates before it knew them; filled: it was trusted.", \
             lambda axes: plots.predictor_quality(ax=axes)
+
+
+def _tasks(study: Study) -> Iterator[tuple[str, str, _Draw]]:
+    """A picture of every coordinate of a curriculum's tasks that has changed."""
+    tasks, success = stored_tasks(study)
+    if not success:
+        return
+    every = np.concatenate(tasks)
+    changing = np.flatnonzero(np.ptp(every, axis=0) > 0)
+    names = study.settings.get("task_names")
+    if not isinstance(names, list) or len(names) != every.shape[1]:
+        names = [f"coordinate {number}" for number in range(every.shape[1])]
+    more = f" The first {_COORDINATES} of {len(changing)} that change." if len(changing) > _COORDINATES else ""
+    for number in changing[:_COORDINATES]:
+        yield "Tasks", f"{names[number]} of what the curriculum offered, by the success in it.{more}", \
+            partial(_draw_tasks, tasks, success, str(names[number]), int(number))
+
+
+def _draw_tasks(
+    tasks: list[NDArray[np.float64]], success: list[NDArray[np.float64]], name: str, number: int, axes: Axes
+) -> None:
+    plot_tasks(tasks, success, name=name, coordinate=number, axes=axes)
 
 
 def _cases(study: Study) -> int:

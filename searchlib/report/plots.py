@@ -138,7 +138,10 @@ class Plots:
         self, tasks: Sequence[NDArray[Any]], success: Sequence[NDArray[Any]] | None = None, *,
         name: str = "task", coordinate: int = 0, ax: Axes | None = None,
     ) -> Axes:  # fmt: skip
-        """Tasks of a curriculum over time (:func:`searchlib.report.task_history.plot_tasks`); a study keeps none."""
+        """One coordinate of a curriculum's tasks over time, colored by the success in them.
+
+        A result does not hold them, its study does: ``plot.tasks(*searchlib.report.stored_tasks(study))``.
+        """
         return plot_tasks(tasks, success, name=name, coordinate=coordinate, axes=ax)
 
     @property

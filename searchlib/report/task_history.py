@@ -22,7 +22,7 @@ _Arrays = Sequence[NDArray[np.floating[Any]]]
 
 def plot_tasks(
     tasks: _Arrays, success: _Arrays | None = None, *, name: str = "task", coordinate: int = 0,
-    axes: Axes | None = None,
+    scale: bool = True, axes: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Draw one coordinate of the tasks of every generation, colored by the success in them.
 
@@ -31,6 +31,7 @@ def plot_tasks(
         success: the mean success in each, one array ``(n,)`` per generation; those of the last ones may be missing.
         name: of the coordinate, such as one of ``CurriculumTasks.names``.
         coordinate: which one.
+        scale: whether the picture says which color means which success.
         axes: where to draw; by default a new figure.
 
     Returns:
@@ -58,7 +59,8 @@ def plot_tasks(
     else:
         dots = axes.scatter(generation, values, c=np.concatenate(list(success[:told])), s=8, lw=0, vmin=0, vmax=1,
                             cmap="viridis")  # fmt: skip
-        axes.figure.colorbar(dots, ax=axes, label="success in the task")
+        if scale:
+            axes.figure.colorbar(dots, ax=axes, label="success in the task")
     axes.set(xlabel="generation", ylabel=label(name))
     axes.locator_params(axis="x", integer=True)
     return axes
