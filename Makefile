@@ -65,7 +65,7 @@ bench: $(INSTALLED) ## Run the paper presets of all benchmarks (hours); results 
 	$(BIN)/python -m benchmarks scaling --preset paper --out benchmarks/results
 	$(BIN)/python -m benchmarks speed --preset paper --out benchmarks/results
 
-results: $(INSTALLED) ## Make docs/results.md from the benchmarks' JSON
+results: $(INSTALLED) ## Make docs/results.md and its pictures from the benchmarks' JSON
 	$(BIN)/python -m benchmarks.results_page
 
 docs: $(INSTALLED) ## Build the documentation into out/site

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results_picture import Picture, picture
 from benchmarks.table import write_whole
 
-__all__ = ["PAGE", "RESULTS", "Shown", "main", "page", "undated"]
+__all__ = ["PAGE", "PICTURES", "RESULTS", "Shown", "main", "page", "pictures", "undated"]
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+#: Beside the page.
+PICTURES = PAGE.parent / "pictures"
 
 #: So many rows of a table that is a list, and then a sentence about the others.
 _LONGEST = 60
@@ -83,7 +86,7 @@ SHOWN: Mapping[str, Shown] = {
 
 def page(results: Path = RESULTS) -> str:
     """The whole page as Markdown, the same for the same files (but for the dates, which the repository knows)."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    found = _read(results)
     names = [name for name in SHOWN if name in found] + [name for name in found if name not in SHOWN]
     tables = [name for name in names if _is_table(found[name])]
     lines = [
@@ -99,6 +102,21 @@ def page(results: Path = RESULTS) -> str:
     if others:
         lines += ["## Other files", "", *(f"- {_json(name)}" for name in others), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def pictures(results: Path = RESULTS) -> dict[str, str]:
+    """The picture of every table as SVG, by the name of its file: the same for the same files."""
+    drawn = {name: _picture(name, document) for name, document in _read(results).items() if _is_table(document)}
+    return {f"{name}.svg": one.svg for name, one in drawn.items() if one is not None}
+
+
+def _read(results: Path) -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+
+
+def _picture(name: str, document: Mapping[str, Any]) -> Picture | None:
+    shown = _shown(name)
+    return picture(shown.title, document["rows"], shown.metrics)
 
 
 def undated(text: str) -> str:
@@ -148,9 +166,11 @@ def _section(name: str, document: Mapping[str, Any], results: Path) -> list[str]
         "```console", f"$ {command}", "```", "",
         f"Python {versions['python']} on {versions['machine']}, {versions['cpus']} processors; {packages}.", "",
     ]  # fmt: skip
-    picture = results / f"{name}.png"
-    if picture.exists():
-        lines += [f"![{shown.title}](../benchmarks/results/{picture.name})", ""]
+    drawn, own = _picture(name, document), results / f"{name}.png"
+    if drawn is not None:
+        lines += [f"![{_escaped(drawn.text)}]({PICTURES.name}/{name}.svg)", ""]
+    if own.exists():
+        lines += [f"![{shown.title}](../benchmarks/results/{own.name})", ""]
     return [*lines, *_tables(document["rows"], shown.metrics), *_claims(document["claims"])]
 
 
@@ -258,19 +278,34 @@ def _interval(ends: Sequence[float | None] | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, or say whether it is up to date."""
+    """Write the page and its pictures, or say whether they are up to date."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results_page", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; status 1 where the page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 where one is out of date")
     options = parser.parse_args(arguments)
-    made = page()
+    made, drawn = page(), pictures()
     if options.check:
-        kept = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-        if undated(kept) != undated(made):
-            print(f"{PAGE.name} is out of date: python -m benchmarks.results_page", file=sys.stderr)
-            return 1
-        return 0
-    print(f"written to {write_whole(PAGE, made)}", file=sys.stderr)
+        late = _out_of_date(made, drawn)
+        for name in late:
+            print(f"{name} is out of date: python -m benchmarks.results_page", file=sys.stderr)
+        return bool(late)
+    for name in set(_kept_pictures()) - set(drawn):
+        (PICTURES / name).unlink()
+    for name, svg in drawn.items():
+        write_whole(PICTURES / name, svg)
+    print(f"written to {write_whole(PAGE, made)} and {PICTURES}", file=sys.stderr)
     return 0
+
+
+def _out_of_date(made: str, drawn: Mapping[str, str]) -> list[str]:
+    """Names of what is not as it would be made now."""
+    kept = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    there = _kept_pictures()
+    late = [] if undated(kept) == undated(made) else [PAGE.name]
+    return late + [name for name in sorted({*there, *drawn}) if there.get(name) != drawn.get(name)]
+
+
+def _kept_pictures() -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(PICTURES.glob("*.svg"))}
 
 
 if __name__ == "__main__":
