@@ -159,11 +159,16 @@ def _show(options: argparse.Namespace) -> None:
         return
     del summary["front"], summary["holdout"]
     for name, value in summary.items():
-        print(f"{name:<12}{value if not isinstance(value, dict | list) else json.dumps(value)}")
+        text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+        print(f"{name:<12}{text}{_MEANING.get(name, '') if value is not None else ''}")
     if result.front is not None:
         print(result.front)
     if result.holdout is not None:
         print(result.holdout.table(() if result.front is None else result.front.names))
+
+
+#: What two of the values are, for people.
+_MEANING = {"best": " (of all candidates, on the SEARCH cases)", "value": " (the winner's, which was chosen for it)"}
 
 
 def _run(options: argparse.Namespace) -> Outcome:

@@ -20,14 +20,14 @@ __all__ = ["WrongObjective", "named_objective"]
 
 
 class WrongObjective(InvalidSettings):
-    """What ``--objective`` names cannot be used."""
+    """What the command line names as the objective cannot be used."""
 
 
 def named_objective(target: str) -> Any:
     """Call ``NAME`` of the user's own ``FILE.py``: an objective, a plain function, or one of them with an algorithm."""
     path, _, name = target.rpartition(":")
     if not name or not path.endswith(".py") or not Path(path).is_file():
-        raise WrongObjective(f"--objective must be FILE.py:NAME with an existing file, but is {target!r}")
+        raise WrongObjective(f"the objective must be FILE.py:NAME with an existing file, but is {target!r}")
     make = getattr(_imported(path), name, None)
     if not callable(make):
         raise WrongObjective(f"{path!r} has no function {name!r} that makes the objective")

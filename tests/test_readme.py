@@ -1,7 +1,10 @@
 import itertools
 import re
+import shlex
 from pathlib import Path
 from typing import Any
+
+from searchlib.__main__ import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -35,6 +38,21 @@ def test_the_own_objective_runs_and_keeps_the_contract():
     check_objective(names["FeatureChoice"](names["x"], names["y"]), pickles=False)
 
 
+def test_the_own_objective_in_a_file_is_searched_shown_and_reported_by_the_commands_below_it(
+    tmp_path, monkeypatch, capsys
+):
+    commands = re.findall(r"^\$ python -m searchlib (.+)$", README, flags=re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["run", "show", "report"]
+    body = PROGRAMS[2].rstrip().splitlines()[:-2]  # "in the place of the last two"
+    (tmp_path / "mine.py").write_text("\n".join([*body, PROGRAMS[3]]), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for command in commands:
+        assert main(shlex.split(command)) == 0
+    assert "200 evaluations" in capsys.readouterr().out
+    assert (tmp_path / "mine.html").stat().st_size > 50_000
+
+
 def test_the_own_objective_is_about_twenty_lines():
     body = PROGRAMS[2].split("class FeatureChoice")[1].split("\nrng =")[0]
     assert len([line for line in body.splitlines() if line.strip()]) <= 20
@@ -53,4 +71,4 @@ def test_every_linked_file_exists():
     links = re.findall(r"\]\((?!http)([^)]+)\)", README)
     assert links
     for link in links:
-        assert (Path(__file__).parents[1] / link).exists(), link
+        assert (Path(__file__).parents[1] / link.partition("#")[0]).exists(), link
