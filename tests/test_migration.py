@@ -175,6 +175,20 @@ def test_every_row_stays_what_it_was_and_the_old_file_is_kept(more, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"old.db", "old.db.format1.bak"}
 
 
+def test_rows_that_a_killed_search_left_in_the_log_alone_are_migrated_and_kept_too(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as writer:
+        writer.executescript("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0;" + FORMAT_1)
+        (tmp_path / "killed").mkdir()
+        for name in ("old.db", "old.db-wal"):
+            shutil.copy(tmp_path / name, tmp_path / "killed" / name)
+    assert (tmp_path / "killed" / "old.db").stat().st_size < 10_000  # nothing of it has reached the file itself
+    before = rows_of(tmp_path / "old.db")
+    done = migrate(tmp_path / "killed" / "old.db")
+    assert rows_of(done.study) == rows_of(done.kept) == before
+    with Study.open(done.study) as study:
+        assert len(study.history()) == 16
+
+
 def test_what_is_of_the_present_format_is_left_alone(tmp_path):
     run(tmp_path / "new.db")
     before = (tmp_path / "new.db").read_bytes()

@@ -109,7 +109,7 @@ def _tasks(study: Study) -> Iterator[tuple[str, str, _Draw]]:
         names = [f"coordinate {number}" for number in range(every.shape[1])]
     more = f" The first {_COORDINATES} of {len(changing)} that change." if len(changing) > _COORDINATES else ""
     for number in changing[:_COORDINATES]:
-        yield "Tasks", f"{names[number]} of what the curriculum offered, by the success in it.{more}", \
+        yield "Tasks", f"The {names[number]} of what the curriculum offered, colored by the success in it.{more}", \
             partial(_draw_tasks, tasks, success, str(names[number]), int(number))
 
 

@@ -94,8 +94,8 @@ def test_a_report_has_a_picture_of_every_coordinate_that_changes(trained):
     path, _, _ = trained
     with Study.open(path) as study:
         page = report_page(study)
-    assert "Tasks: distance of what the curriculum offered" in page
-    assert "Tasks: wind of what the curriculum offered" in page
+    assert "Tasks: The distance of what the curriculum offered" in page
+    assert "Tasks: The wind of what the curriculum offered" in page
     assert page.count("<b>Tasks</b>") == 2
 
 
