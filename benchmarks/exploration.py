@@ -1,7 +1,7 @@
 """MANTM: teams explore unknown buildings; an evolved planner of two levels against planners without learning.
 
 Every arm learns from as many episodes, in generated buildings and (where they are there) real floor plans, with teams
-of two but for the arm that says so. It is judged in buildings that no search has met, by teams of two, four and six,
+of two, four and six but for the arm that says so. It is judged in buildings that no search has met, by the same teams,
 from starts that are the same for all. Floor plans are looked for in ``../shared/data/floorplans`` beside the checkout,
 or in the folder that ``--floorplans`` names; without them all buildings are generated ones.
 
@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from benchmarks.exploration_runs import (
     ARMS,
-    MIXED,
+    CIRCLES,
     NO_MAIN,
     OURS,
+    PAIRS,
     PRIOR,
     TEAMS,
     UNTAUGHT,
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> Table:
     """Run the benchmark."""
     effort = PRESETS[arguments.preset]
     folder = arguments.floorplans if arguments.floorplans.is_dir() else None
-    rules = tuple(name for name in UNTAUGHT if name == PRIOR or name in effort.rules)
+    rules = tuple(name for name in UNTAUGHT if name in (PRIOR, CIRCLES) or name in effort.rules)
     wanted = arguments.arm or (*rules, *effort.arms)
     jobs = [Job(arm, 0) for arm in UNTAUGHT if arm in wanted]
     jobs += [Job(arm, seed) for arm in ARMS if arm in wanted for seed in range(arguments.seeds)]
@@ -191,9 +192,12 @@ def _claim_fewer(table: Table, effort: Effort, outcomes: Outcomes) -> None:
             theirs = steps(arm)
             if theirs is not None:
                 claim(ours, theirs, f"{OURS} takes fewer steps than {arm}", 0.0)
-        mixed = steps(MIXED)
-        if mixed is not None:
-            _claim_below(claim, steps, MIXED, mixed)
+        pairs = steps(PAIRS)
+        if pairs is not None:
+            _claim_below(claim, steps, PAIRS, pairs)
+        start, circles = steps(PRIOR), steps(CIRCLES)
+        if start is not None and circles is not None:
+            claim(start, circles, f"{PRIOR} takes fewer steps than {CIRCLES}", 0.0)
 
 
 def _claim_below(

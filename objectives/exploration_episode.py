@@ -17,7 +17,7 @@ from searchlib.objectives.exploration_world import REACHED, Record, explore, tea
 
 __all__ = ["ExplorationEpisode", "play", "record_episode"]
 
-_NOTHING = Planner(np.zeros(0), np.zeros(0), np.zeros(2, np.int64), 0.0)
+_NOTHING = Planner(np.zeros(0), np.zeros(0), np.zeros(2, np.int64), 0.0, 0.0, 0.0, 5)
 
 
 @final

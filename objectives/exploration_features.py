@@ -17,17 +17,19 @@ GHOST_FEATURES = (
     "log path of others", "later than others", "share", "log path to next ghost", "potential, near", "potential, far",
     "own goal", "goals chosen here", "straight on", "unknown beside", "log gain on the way", "gain on the way",
     "log path, by what is left", "log gain, by what is left",
-    "log path to next ghost, by what is left", "taken, near", "taken, far", "goals of others",
+    "log path to next ghost, by what is left", "log age", "log pocket", "small pocket",
+    "taken, near", "taken, far", "goals of others", "taken, beyond",
 )  # fmt: skip
 #: What the score of a main node for an agent is made of.
 MAIN_FEATURES = (
     "log path", "log gain", "ghosts", "visits", "own region", "log path of others", "later than others",
-    "unknown around", "share of gain", "goals here",
+    "unknown around", "share of gain", "unknown far around", "others around", "goals here", "goals around",
+    "goals around, by unknown",
 )  # fmt: skip
 #: How many of the last ghost features, and of the last main features, change while goals are given out.
-LATE = (3, 1)
+LATE = (4, 3)
 #: Features of where agents have been and what their goals were.
-HISTORY = ("own goal", "goals chosen here", "straight on", "goals of others", "visits")
+HISTORY = ("own goal", "goals chosen here", "straight on", "goals of others", "visits", "log age")
 #: How much another ghost counts by the steps to it.
 _BY_STEPS_NEAR, _BY_STEPS_FAR = np.exp(-np.arange(64) / 6), np.exp(-np.arange(64) / 16)
 #: "No other agent", in steps.
@@ -94,6 +96,9 @@ def ghost_features(
             line[20] = left * line[0]
             line[21] = left * line[3]
             line[22] = left * line[11]
+            line[23] = np.log1p(ghosts.ages[g]) / 4
+            line[24] = np.log1p(ghosts.pockets[g]) / 6
+            line[25] = np.exp(-ghosts.pockets[g] / 60)
     for a in range(agents):
         for g in range(kept):
             near, far = 0.0, 0.0
@@ -131,16 +136,20 @@ def late_features(ghosts, g, agent, chosen, goals, width, late):
         width: of the grid.
         late: ``(3,)``, written.
     """
-    taken, off = _NOBODY, _NOBODY
+    taken, off, beyond = _NOBODY, _NOBODY, _NOBODY
     row, column = ghosts.places[g] // width, ghosts.places[g] % width
     for b in range(len(chosen)):
         if chosen[b] >= 0:
             steps = ghosts.apart[g, chosen[b]]
             if 0 <= steps < taken:
                 taken = steps
+            steps = ghosts.beyond[g, chosen[b]]
+            if 0 <= steps < beyond:
+                beyond = steps
         elif b != agent and goals[b] >= 0:
             off = min(off, abs(goals[b] // width - row) + abs(goals[b] % width - column))
     late[0], late[1], late[2] = np.exp(-taken / 6), np.exp(-taken / 16), np.exp(-off / 9)
+    late[3] = np.exp(-beyond / 6)
 
 
 @njit(cache=True, nogil=True)
@@ -165,6 +174,8 @@ def main_features(
         count[ghosts.parents[g]] += 1
         total += ghosts.gains[g]
     for m in range(mains):
+        if count[m] == 0:
+            continue
         around = window_sum(sums, width, len(sums) - 1, nodes[m], 12) / 25**2
         for a in range(agents):
             others, _ = _others(to_node, a, m)
@@ -178,3 +189,9 @@ def main_features(
             line[6] = np.tanh((to_node[a, m] - others) / 10)
             line[7] = around
             line[8] = gain[m] / total
+            line[9] = window_sum(sums, width, len(sums) - 1, nodes[m], 25) / 51**2
+            near = 0.0
+            for b in range(agents):
+                if b != a:
+                    near += np.exp(-to_node[b, m] / 20)
+            line[10] = near

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from searchlib.objectives.exploration_nodes import follow_line
-from searchlib.objectives.exploration_paths import distances_from, group_frontiers, step_toward
+from searchlib.objectives.exploration_paths import find_pockets, group_frontiers, spread, step_toward
 from searchlib.objectives.exploration_sight import unseen_from
 
 __all__ = [
@@ -20,10 +20,8 @@ __all__ = [
 
 #: Most ghost nodes at a time.
 MAX_GHOSTS = 96
-#: How far steps between ghosts are counted.
-_NEAR = 30
-#: Unknown cells in sight, below which the surroundings of a ghost count as explored.
-_LEAST = 6
+#: How far steps between ghosts are counted, over known cells and over unknown ones too.
+_NEAR, _BEYOND = 30, 20
 
 
 class Ghosts(NamedTuple):
@@ -38,7 +36,10 @@ class Ghosts(NamedTuple):
         cells: the cell by which an agent would go to it, flat, ``(n, g)``.
         path: steps there, ``(n, g)``.
         beside: unknown cells in a 7-window around that cell, ``(n, g)``.
-        on_the_way: unknown cells in sight from where the agent would be at the next plan, ``(n, g)``.
+        on_the_way: unknown cells in sight from a few steps ahead on the way there, ``(n, g)``.
+        beyond: steps between ghosts where unknown cells are walked on as well, ``(g, g)``; −1 as above.
+        ages: steps since its cell was first at the edge of the map, ``(g,)``.
+        pockets: unknown cells that hang together behind it, ``(g,)``.
     """
 
     places: Any
@@ -50,10 +51,17 @@ class Ghosts(NamedTuple):
     path: Any
     beside: Any
     on_the_way: Any
+    beyond: Any
+    ages: Any
+    pockets: Any
 
 
 class Scratch(NamedTuple):
-    """Arrays as long as the map that functions write into: distances, queue, groups, region and stamps."""
+    """Arrays as long as the map that functions write into, and numbers of groups.
+
+    Two need words: ``pocket`` says of an unknown cell how many it hangs together with; ``since`` of a known one at what
+    step it was first planned with as a frontier, −1 for never, and is kept from plan to plan.
+    """
 
     found: Any
     queue: Any
@@ -62,6 +70,8 @@ class Scratch(NamedTuple):
     region: Any
     stamps: Any
     numbers: Any
+    pocket: Any
+    since: Any
 
 
 def ghost_arrays(agents: int) -> Ghosts:
@@ -70,6 +80,7 @@ def ghost_arrays(agents: int) -> Ghosts:
         np.empty(MAX_GHOSTS, np.int32), np.empty(MAX_GHOSTS, np.int32), np.zeros(MAX_GHOSTS, np.int64),
         np.empty(MAX_GHOSTS), np.empty((MAX_GHOSTS, MAX_GHOSTS)), np.empty((agents, MAX_GHOSTS), np.int64),
         np.empty((agents, MAX_GHOSTS)), np.empty((agents, MAX_GHOSTS)), np.empty((agents, MAX_GHOSTS)),
+        np.empty((MAX_GHOSTS, MAX_GHOSTS)), np.empty(MAX_GHOSTS), np.empty(MAX_GHOSTS),
     )  # fmt: skip
 
 
@@ -78,6 +89,7 @@ def scratch_arrays(size: int) -> Scratch:
     return Scratch(
         np.empty(size, np.int32), np.empty(size, np.int32), np.full(size, -2, np.int32), np.empty(size, np.int32),
         np.full(size, -1, np.int32), np.zeros(size + 1, np.int32), np.empty(MAX_GHOSTS, np.int64),
+        np.zeros(size, np.int32), np.full(size, -1, np.int32),
     )  # fmt: skip
 
 
@@ -148,13 +160,14 @@ def from_circles(known, field, walked, net, width, height, ghosts):
 
 
 @njit(cache=True, nogil=True)
-def drop_explored(known, width, tree, agents, ghosts, kept, scratch, stamp):
+def drop_explored(known, width, tree, least, agents, ghosts, kept, scratch, stamp):
     """Estimate gains, and drop ghosts around which (nearly) all is explored, where enough others are left.
 
     Arguments:
         known: the team's map, flat.
         width: of the grid.
         tree: rays by which gains are estimated.
+        least: unknown cells in sight, below which the surroundings of a ghost count as explored.
         agents: ghosts that must be left.
         ghosts, kept: moved to the front, and how many there are.
         scratch: groups get their new numbers.
@@ -164,16 +177,18 @@ def drop_explored(known, width, tree, agents, ghosts, kept, scratch, stamp):
         how many are left, and the last stamp that was used.
     """
     enough = 0
+    keep = np.zeros(kept, np.bool_)
     for g in range(kept):
         stamp += 1
         ghosts.gains[g] = unseen_from(known, ghosts.places[g], width, tree, scratch.stamps, stamp)
-        enough += ghosts.gains[g] >= _LEAST
+        keep[g] = ghosts.gains[g] >= least
+        enough += keep[g]
     if enough < agents or enough == kept:
         return kept, stamp
     left = 0
     for g in range(kept):
         number = -1
-        if ghosts.gains[g] >= _LEAST:
+        if keep[g]:
             number = left
             ghosts.places[left], ghosts.sizes[left], ghosts.gains[left] = (
                 ghosts.places[g], ghosts.sizes[g], ghosts.gains[g]
@@ -188,7 +203,7 @@ def drop_explored(known, width, tree, agents, ghosts, kept, scratch, stamp):
 
 @njit(cache=True, nogil=True)
 def measure(
-    known, field, count, width, sums, tree, replan, pull, grouped, ghosts, kept, scratch, stamp
+    known, field, count, width, sums, tree, ahead, pull, grouped, ghosts, kept, scratch, stamp, step
 ):  # fmt: skip
     """Fill everything but places, sizes and gains of the ghosts; returns the last stamp that was used.
 
@@ -199,19 +214,24 @@ def measure(
         width: of the grid.
         sums: table of sums of the unknown cells.
         tree: rays by which gains are estimated.
-        replan: steps until the next plan.
+        ahead: steps to where the agents look next.
         pull: steps that an unknown cell beside a frontier cell is worth, where an agent goes to one of a group.
         grouped: whether ghosts are groups of frontier cells.
         ghosts, kept: written, and how many there are.
         scratch: with the groups and ``scratch.region``.
         stamp: the last one that was used.
+        step: of the episode.
     """
     agents, height = len(field), len(sums) - 1
     best = np.empty((agents, kept))
+    find_pockets(known, width, scratch.pocket, scratch.queue)
+    scratch.found[:] = -1
+    for i in range(count):
+        if scratch.since[scratch.frontier[i]] < 0:
+            scratch.since[scratch.frontier[i]] = step
     for g in range(kept):
-        distances_from(known, ghosts.places[g], width, _NEAR, scratch.found, scratch.queue)
-        for other in range(kept):
-            ghosts.apart[g, other] = scratch.found[ghosts.places[other]]
+        _note_neighbors(known, width, ghosts, kept, g, scratch)
+        ghosts.ages[g] = step - max(0, scratch.since[ghosts.places[g]])
         ghosts.parents[g] = max(0, scratch.region[ghosts.places[g]])
         for a in range(agents):
             ghosts.cells[a, g], best[a, g] = ghosts.places[g], np.inf
@@ -226,21 +246,36 @@ def measure(
                 if field[a, cell] - worth < best[a, g]:
                     best[a, g], ghosts.cells[a, g] = field[a, cell] - worth, cell
     for a in range(agents):
-        stamp = _look_ahead(known, field[a], width, sums, tree, replan, ghosts, kept, a, scratch.stamps, stamp)
+        stamp = _look_ahead(known, field[a], width, sums, tree, ahead, ghosts, kept, a, scratch.stamps, stamp)
     return stamp
 
 
 @njit(cache=True, nogil=True)
+def _note_neighbors(known, width, ghosts, kept, g, scratch):
+    """Steps from a ghost to all others, over what is known to be free and over what may be; and its pocket."""
+    place = ghosts.places[g]
+    for through, reach, apart in ((False, _NEAR, ghosts.apart), (True, _BEYOND, ghosts.beyond)):
+        reached = spread(known, place, width, reach, through, scratch.found, scratch.queue)
+        for other in range(kept):
+            apart[g, other] = scratch.found[ghosts.places[other]]
+        for k in range(reached):
+            scratch.found[scratch.queue[k]] = -1
+    ghosts.pockets[g] = 0
+    for near in (place + 1, place + width, place - 1, place - width):
+        ghosts.pockets[g] = max(ghosts.pockets[g], scratch.pocket[near])
+
+
+@njit(cache=True, nogil=True)
 def _look_ahead(
-    known, path, width, sums, tree, replan, ghosts, kept, agent, stamps, stamp
+    known, path, width, sums, tree, ahead, ghosts, kept, agent, stamps, stamp
 ):  # fmt: skip
-    """Paths of one agent to all ghosts, and what it would see from where it is at the next plan."""
+    """Paths of one agent to all ghosts, and what it would see a few steps ahead on the ways there."""
     seen_from, seen_gain, seen = np.empty(kept, np.int64), np.empty(kept), 0
     for g in range(kept):
         cell = ghosts.cells[agent, g]
         ghosts.path[agent, g] = path[cell]
         ghosts.beside[agent, g] = window_sum(sums, width, len(sums) - 1, cell, 3)
-        while path[cell] > replan:
+        while path[cell] > ahead:
             cell = step_toward(cell, path, width)
         at = 0
         while at < seen and seen_from[at] != cell:

@@ -9,7 +9,7 @@ from numba import njit
 
 from searchlib.objectives.exploration_sight import FREE, UNKNOWN
 
-__all__ = ["distances_from", "find_frontiers", "group_frontiers", "step_toward"]
+__all__ = ["distances_from", "find_frontiers", "find_pockets", "group_frontiers", "spread", "step_toward"]
 
 
 @njit(cache=True, nogil=True)
@@ -27,8 +27,13 @@ def distances_from(known, source, width, reach, found, queue):
     Returns:
         how many cells were reached.
     """
-    for cell in range(len(found)):
-        found[cell] = -1
+    found[:] = -1
+    return spread(known, source, width, reach, False, found, queue)
+
+
+@njit(cache=True, nogil=True)
+def spread(known, source, width, reach, through, found, queue):
+    """The same where ``found`` is −1 everywhere already; with ``through`` unknown cells are walked on as well."""
     found[source] = 0
     queue[0] = source
     first, last = 0, 1
@@ -39,7 +44,7 @@ def distances_from(known, source, width, reach, found, queue):
         if steps > reach:
             break
         for near in (cell + 1, cell + width, cell - 1, cell - width):
-            if found[near] < 0 and known[near] == FREE:
+            if found[near] < 0 and (known[near] == FREE or (through and known[near] == UNKNOWN)):
                 found[near] = steps
                 queue[last] = near
                 last += 1
@@ -76,6 +81,34 @@ def find_frontiers(known, width, cells):
             cells[count] = cell
             count += 1
     return count
+
+
+@njit(cache=True, nogil=True)
+def find_pockets(known, width, pocket, queue):
+    """How many unknown cells every unknown cell hangs together with (four neighbors), itself among them.
+
+    Arguments:
+        known: the team's map, flat; its border is known.
+        width: of the grid.
+        pocket, queue: int32, as long as the map, written; 0 for what is known.
+    """
+    pocket[:] = 0
+    for start in range(width, len(known) - width):
+        if known[start] != UNKNOWN or pocket[start] != 0:
+            continue
+        pocket[start] = 1
+        queue[0] = start
+        first, last = 0, 1
+        while first < last:
+            cell = queue[first]
+            first += 1
+            for near in (cell + 1, cell + width, cell - 1, cell - width):
+                if known[near] == UNKNOWN and pocket[near] == 0:
+                    pocket[near] = 1
+                    queue[last] = near
+                    last += 1
+        for k in range(last):
+            pocket[queue[k]] = last
 
 
 @njit(cache=True, nogil=True)

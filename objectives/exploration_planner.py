@@ -22,12 +22,18 @@ class Planner(NamedTuple):
         main_weights: the same of the main level; empty: there is none.
         hidden: units of either network, ``(2,)``.
         pull: steps that an unknown cell beside a frontier cell is worth where an agent goes to one of a group.
+        look: steps of detour that an unknown cell in sight is worth on the way.
+        least: unknown cells in its sight, below which a ghost is left alone.
+        ahead: steps to a waypoint.
     """
 
     ghost_weights: Any
     main_weights: Any
     hidden: Any
     pull: float
+    look: float
+    least: float
+    ahead: int
 
 
 @njit(cache=True, nogil=True)
@@ -61,7 +67,7 @@ def _finished(begun, late, weights, features, hidden):
 
 @njit(cache=True, nogil=True)
 def choose_pairs(
-    planner, ghost_table, kept, main_table, mains, ghosts, goals, width, chosen
+    planner, ghost_table, kept, main_table, mains, nodes, ghosts, goals, width, chosen
 ):  # fmt: skip
     """Give ghosts to agents: again and again the pair with the best score, late features renewed after every pair.
 
@@ -71,7 +77,7 @@ def choose_pairs(
     Arguments:
         planner: the networks.
         ghost_table, kept: features of ghosts, and how many there are.
-        main_table, mains: features of main nodes, and how many there are.
+        main_table, mains, nodes: features of main nodes, how many there are, and their flat cells.
         ghosts: that were measured.
         goals: of the agents until now, −1 for none.
         width: of the grid.
@@ -88,10 +94,15 @@ def choose_pairs(
     for a in range(agents):
         chosen[a] = -1
     main_score = np.zeros((agents, mains))
+    parent = np.zeros(mains, np.int64)
+    for g in range(kept):
+        parent[ghosts.parents[g]] = 1
     for _ in range(agents):
         if coarse:
             for a in range(agents):
                 for m in range(mains):
+                    if parent[m] == 0 or chosen[a] >= 0:
+                        continue
                     x = _finished(
                         begun_main[a, m], here[m], planner.main_weights, main_table.shape[2], main_hidden
                     )  # fmt: skip
@@ -113,8 +124,20 @@ def choose_pairs(
             break
         chosen[best_agent] = best_ghost
         used[best_ghost] = 1
-        here[ghosts.parents[best_ghost], 0] += 1
+        if coarse:
+            _note_goal(ghosts.parents[best_ghost], parent, nodes, mains, width, main_table, here)
     _exchange(planner, begun, begun_main, ghosts, features, main_table.shape[2], coarse, chosen)
+
+
+@njit(cache=True, nogil=True)
+def _note_goal(m, parent, nodes, mains, width, main_table, here):
+    """Renew the late features of main nodes with ghosts after a goal was given out at node ``m``."""
+    here[m, 0] += 1
+    for other in range(mains):
+        if parent[other] > 0:
+            down, right = nodes[m] // width - nodes[other] // width, nodes[m] % width - nodes[other] % width
+            here[other, 1] += np.exp(-np.sqrt(down * down + right * right) / 15)
+            here[other, 2] = here[other, 1] * main_table[0, other, 9]
 
 
 @njit(cache=True, nogil=True)

@@ -17,17 +17,23 @@ from searchlib.spaces import PolicyParameters
 __all__ = ["ExplorationPolicy"]
 
 _G, _M = len(GHOST_FEATURES), len(MAIN_FEATURES)
-#: A planner that goes where much is to be seen on short ways, and where nobody else goes.
-_PRIOR = {"log path": -3.0, "log gain": 2.4, "taken, near": -4.0, "taken, far": -1.0, "own goal": 0.3,
-          "later than others": -0.5}  # fmt: skip
-_PULL = 0.5
+#: A planner that goes where much is to be seen on short ways, and where nobody else goes: what two trial evolutions in
+#: generated buildings had in common, rounded. Past places and goals, and main nodes, have no weight.
+_PRIOR = {
+    "log path": -1.6, "path": -0.25, "log path, by what is left": -1.1, "log gain": 2.4, "gain on the way": 1.0,
+    "unknown beside": 0.7, "unknown around": 1.7, "unknown far around": -1.7, "potential, near": 1.2,
+    "potential, far": 1.9, "log path of others": 0.8, "later than others": -0.8, "log path to next ghost": -0.8,
+    "log path to next ghost, by what is left": 0.6, "taken, near": -3.8, "taken, beyond": -3.3,
+}  # fmt: skip
+#: Pull, look and least, as of :class:`Planner`.
+_HABITS = (0.5, 0.2, 25.0)
 #: Natural steps of linear weights: 0.2 over the spread that a feature has among the ghosts (main nodes) of one plan, as
 #: measured in generated buildings. A step in any weight then changes a plan as much.
 _GHOST_STEPS = (
     1.3, 0.65, 2.0, 1.35, 0.35, 0.8, 1.25, 1.8, 1.3, 0.3, 0.8, 1.6, 1.2, 1.65, 1.1, 0.5, 0.4, 0.65, 0.65, 0.6, 0.95,
-    1.0, 1.3, 2.1, 1.1, 1.5,
+    1.0, 1.3, 1.0, 1.0, 1.0, 2.1, 1.1, 1.5, 1.3,
 )  # fmt: skip
-_MAIN_STEPS = (0.85, 1.6, 0.7, 1.25, 0.55, 0.85, 0.3, 2.1, 1.05, 1.0)
+_MAIN_STEPS = (0.85, 1.6, 0.7, 1.25, 0.55, 0.85, 0.3, 2.1, 1.05, 1.5, 0.8, 1.0, 0.7, 1.5)
 
 
 @final
@@ -40,25 +46,30 @@ class ExplorationPolicy:
         main_units: hidden units of the main level.
         main: whether there is a main level.
         history: whether past places and goals count.
+        ahead: steps to a waypoint; nearer ones mean more plans, as agents get new goals where one has reached its own.
 
     Example:
         >>> ExplorationPolicy().parameters, ExplorationPolicy(main=False).parameters, ExplorationPolicy(4, 2).parameters
-        (37, 27, 173)
+        (47, 33, 207)
     """
 
     units: int = 0
     main_units: int = 0
     main: bool = True
     history: bool = True
+    ahead: int = 3
 
     def __post_init__(self) -> None:
         whole_number("units", self.units, 0)
         whole_number("main_units", self.main_units, 0)
+        whole_number("ahead", self.ahead, 1)
 
     @property
     def _tensors(self) -> tuple[tuple[str, tuple[int, ...], float], ...]:
         """Name, shape and spread; those of a level in the order that compiled code reads."""
-        found: list[tuple[str, tuple[int, ...], float]] = [("pull", (1,), 0.3), ("ghost linear", (_G,), 1.0)]
+        found: list[tuple[str, tuple[int, ...], float]] = [
+            ("pull", (1,), 0.3), ("look", (1,), 0.1), ("least", (1,), 6.0), ("ghost linear", (_G,), 1.0),
+        ]  # fmt: skip
         if self.units:
             found += [("ghost units", (self.units, _G), 1.0), ("ghost biases", (self.units,), 1.0),
                       ("ghost outputs", (self.units,), 1.0)]  # fmt: skip
@@ -83,8 +94,8 @@ class ExplorationPolicy:
     def prior(self) -> NDArray[np.float32]:
         """A row with which a search can begin: gain against path, away from the goals of others."""
         row = np.zeros(self.parameters, np.float32)
-        row[0] = _PULL
-        row[1 : 1 + _G] = [_PRIOR.get(name, 0.0) for name in GHOST_FEATURES] / np.array(_GHOST_STEPS)
+        row[:3] = _HABITS
+        row[3 : 3 + _G] = [_PRIOR.get(name, 0.0) for name in GHOST_FEATURES] / np.array(_GHOST_STEPS)
         return row
 
     def planner(self, row: NDArray[Any]) -> Planner:
@@ -97,14 +108,15 @@ class ExplorationPolicy:
         if len(values) != self.parameters:
             raise InvalidCandidate(f"a row of this planner has {self.parameters} parameters, but got {len(values)}")
         ghosts = (1 + self.units) * _G + 2 * self.units
-        ghost, main = values[1 : 1 + ghosts], values[1 + ghosts :]
+        ghost, main = values[3 : 3 + ghosts], values[3 + ghosts :]
         ghost[: (1 + self.units) * _G].reshape(-1, _G)[:] *= _GHOST_STEPS
         main[: (1 + self.main_units) * _M].reshape(-1, _M)[:] *= _MAIN_STEPS
         if not self.history:
             ghost[: (1 + self.units) * _G].reshape(-1, _G)[:, _places(GHOST_FEATURES)] = 0.0
             if self.main:
                 main[: (1 + self.main_units) * _M].reshape(-1, _M)[:, _places(MAIN_FEATURES)] = 0.0
-        return Planner(ghost, main, np.array([self.units, self.main_units]), float(values[0]))
+        pull, look, least = map(float, values[:3])
+        return Planner(ghost, main, np.array([self.units, self.main_units]), pull, look, least, self.ahead)
 
 
 def _places(names: tuple[str, ...]) -> list[int]:

@@ -27,6 +27,7 @@ from searchlib.objectives.exploration_paths import distances_from, find_frontier
 from searchlib.objectives.exploration_planner import choose_pairs
 from searchlib.objectives.exploration_rules import choose_by_distance, choose_by_field, choose_by_tree
 from searchlib.objectives.exploration_sight import UNKNOWN, WALL, reveal
+from searchlib.objectives.exploration_waypoints import choose_waypoint
 
 __all__ = ["REACHED", "Lidar", "Record", "Team", "explore", "team_arrays"]
 
@@ -74,6 +75,7 @@ class Team(NamedTuple):
         known: the map, flat: unknown, free, wall.
         seen: which agents have seen a cell, as bits, flat.
         position, goals: of the agents, flat cells; −1 where there is no goal yet.
+        aims: cells of the ghosts that the learned planner gave them; goals are waypoints on the ways there.
         field, to_goal: steps from the agents, and from their goals, to all cells, ``(n, cells)``.
         sums: table of sums of the unknown cells.
         walked: how often agents were at a cell, flat.
@@ -91,6 +93,7 @@ class Team(NamedTuple):
     seen: Any
     position: Any
     goals: Any
+    aims: Any
     field: Any
     to_goal: Any
     sums: Any
@@ -119,6 +122,7 @@ def team_arrays(height: int, width: int, starts: NDArray[np.int64], limit: int, 
     mains = len(net.nodes)
     return Team(
         known.ravel(), np.zeros(size, np.uint8), starts.astype(np.int64), np.full(agents, -1, np.int64),
+        np.full(agents, -1, np.int64),
         np.full((agents, size), -1, np.int32), np.full((agents, size), -1, np.int32),
         np.zeros((height + 1, width + 1), np.int32), np.zeros(size), np.zeros((limit + 1, agents), np.int64),
         np.zeros(_PAST, np.int64), np.zeros(2, np.int64), np.array([2 * seed + 1], np.uint64), np.zeros((agents, 2)),
@@ -188,7 +192,8 @@ def _plan(width, lidar, rule, planner, topology, team, step):
         _choose_by_rule(count, width, lidar, rule, team)
     for a in range(len(team.position)):
         if team.goals[a] >= 0:
-            distances_from(team.known, team.goals[a], width, size, team.to_goal[a], queue)
+            reach = team.field[a, team.goals[a]]
+            distances_from(team.known, team.goals[a], width, reach, team.to_goal[a], queue)
 
 
 @njit(cache=True, nogil=True)
@@ -261,11 +266,13 @@ def _choose_learned(count, width, lidar, planner, topology, team, step):
         kept = from_frontiers(team.field, count, width, topology.span, ghosts, scratch)
     if kept == 0:
         return
-    kept, counters[1] = drop_explored(known, width, lidar.glance, agents, ghosts, kept, scratch, counters[1])
+    kept, counters[1] = drop_explored(
+        known, width, lidar.glance, planner.least, agents, ghosts, kept, scratch, counters[1]
+    )  # fmt: skip
     divide_into_regions(known, net.nodes, mains, width, scratch.region, scratch.queue)
     counters[1] = measure(
-        known, team.field, count, width, team.sums, lidar.glance, lidar.replan, planner.pull, grouped, ghosts, kept,
-        scratch, counters[1],
+        known, team.field, count, width, team.sums, lidar.glance, planner.ahead, planner.pull, grouped, ghosts, kept,
+        scratch, counters[1], step,
     )  # fmt: skip
     for a in range(agents):
         place, before = team.position[a], team.trail[max(0, step - _BACK), a]
@@ -275,18 +282,24 @@ def _choose_learned(count, width, lidar, planner, topology, team, step):
         for m in range(mains):
             team.to_node[a, m] = max(0, team.field[a, net.nodes[m]])
     ghost_features(
-        ghosts, kept, team.sums, width, team.position, team.goals, team.heading, team.past, counters[0],
+        ghosts, kept, team.sums, width, team.position, team.aims, team.heading, team.past, counters[0],
         team.ghost_table,
     )  # fmt: skip
     if len(planner.main_weights) > 0:
         main_features(
             ghosts, kept, net.nodes, mains, net.visits, team.to_node, team.here, team.sums, width, team.main_table
         )  # fmt: skip
-    choose_pairs(planner, team.ghost_table, kept, team.main_table, mains, ghosts, team.goals, width, team.chosen)
+    choose_pairs(
+        planner, team.ghost_table, kept, team.main_table, mains, net.nodes, ghosts, team.aims, width, team.chosen
+    )  # fmt: skip
     for a in range(agents):
         if team.chosen[a] >= 0:
             goal = ghosts.cells[a, team.chosen[a]]
-            if goal != team.goals[a] and counters[0] < len(team.past):
+            if goal != team.aims[a] and counters[0] < len(team.past):
                 team.past[counters[0]] = goal
                 counters[0] += 1
-            team.goals[a] = goal
+            team.aims[a] = goal
+            team.goals[a], counters[1] = choose_waypoint(
+                known, team.field[a], team.position[a], goal, planner.ahead, width, lidar.glance,
+                planner.look, scratch, counters[1],
+            )  # fmt: skip

@@ -15,10 +15,12 @@ from benchmarks import exploration as benchmark
 from benchmarks import exploration_runs as runs
 from benchmarks.exploration_runs import (
     ARMS,
+    CIRCLES,
     FLOOR_PLANS,
-    MIXED,
     NO_MAIN,
     OURS,
+    PAIRS,
+    PRIOR,
     TEAMS,
     Job,
     Outcome,
@@ -89,14 +91,16 @@ def test_the_bound_of_the_bootstrap_is_that_of_a_t_test_where_one_seed_and_one_p
     assert low == pytest.approx(value - 1.645 * error, abs=0.2 * error)
 
 
-def test_an_ablation_and_a_mixed_training_are_compared_where_they_were_run():
-    arms = {OURS: 80.0, NO_MAIN: 85.0, MIXED: 78.0}
+def test_an_ablation_and_a_training_with_pairs_are_compared_where_they_were_run():
+    arms = {OURS: 80.0, NO_MAIN: 85.0, PAIRS: 78.0}
     outcomes = {Job(arm, seed): made(level, 0.02, seed) for arm, level in arms.items() for seed in range(3)}
-    found = claims({**outcomes, Job("nearest", 0): made(140.0)})
+    untaught = {Job("nearest", 0): made(140.0), Job(PRIOR, 0): made(90.0), Job(CIRCLES, 0): made(200.0)}
+    found = claims({**outcomes, **untaught})
     verdicts = {said.split(" to 9")[0]: claim.holds for said, claim in found.items()}
     assert verdicts[f"{OURS} takes fewer steps than {NO_MAIN}"]
-    assert not verdicts[f"{OURS} takes fewer steps than {MIXED}"]
-    assert any(said.startswith(f"{MIXED} takes at least 26%") for said in found)
+    assert not verdicts[f"{OURS} takes fewer steps than {PAIRS}"]
+    assert verdicts[f"{PRIOR} takes fewer steps than {CIRCLES}"]
+    assert any(said.startswith(f"{PAIRS} takes at least 26%") for said in found)
 
 
 def test_unequal_episodes_are_noticed():
@@ -113,9 +117,9 @@ def test_no_search_meets_a_building_or_a_start_that_is_judged():
     cells = [(task.plan, task.agents) for task in tasks]
     assert cells == [(plan.name, team) for plan in unseen for team in TEAMS for _ in range(PAPER.starts)]
     searched = objective_of(PAPER, OURS, None).cases(Split.SEARCH).payload
-    assert {task.agents for task in searched} == {2}
+    assert {task.agents for task in searched} == set(TEAMS)
     assert not {task.seed for task in searched} & {task.seed for task in tasks}
-    assert {task.agents for task in objective_of(PAPER, MIXED, None).cases(Split.SEARCH).payload} == set(TEAMS)
+    assert {task.agents for task in objective_of(PAPER, PAIRS, None).cases(Split.SEARCH).payload} == {2}
 
 
 def test_every_preset_has_arms_that_are_known_and_the_paper_all_of_them():
@@ -159,7 +163,7 @@ def test_the_smoke_preset_explores_learns_and_draws(tmp_path):
     assert main(["exploration", *options]) == 0
     written = json.loads((tmp_path / "exploration.json").read_text())
     rows = {(row["task"], row["method"]): row["metrics"] for row in written["rows"]}
-    assert len(rows) == PLACES * 4
+    assert len(rows) == PLACES * 5
     for metrics in rows.values():
         assert 0 < metrics["steps to 90 %"]["mean"] <= metrics["steps to 95 %"]["mean"] <= 600
     assert all(claim["holds"] for claim in written["claims"] if claim["preset"] == "smoke")

@@ -16,14 +16,16 @@ from searchlib.errors import InvalidCandidate, InvalidSettings
 from searchlib.objectives.exploration import Exploration
 from searchlib.objectives.exploration_episode import play
 from searchlib.objectives.exploration_features import GHOST_FEATURES, MAIN_FEATURES
+from searchlib.objectives.exploration_ghosts import scratch_arrays
 from searchlib.objectives.exploration_maps import FloorPlan, generated_plan
 from searchlib.objectives.exploration_nodes import Topology, add_circle, grow, prune_circle, topology_arrays
-from searchlib.objectives.exploration_paths import distances_from
+from searchlib.objectives.exploration_paths import distances_from, find_pockets, spread
 from searchlib.objectives.exploration_policy import ExplorationPolicy
 from searchlib.objectives.exploration_rules import RULES
 from searchlib.objectives.exploration_settings import ExplorationSettings
 from searchlib.objectives.exploration_sight import FREE, UNKNOWN, WALL, ray_tree, reveal, unseen_from
 from searchlib.objectives.exploration_tasks import ExplorationTask, exploration_tasks
+from searchlib.objectives.exploration_waypoints import choose_waypoint
 from searchlib.objectives.exploration_world import REACHED
 from searchlib.space import Candidates
 from searchlib.testing import check_objective
@@ -113,6 +115,66 @@ def test_path_lengths_are_those_of_scipy():
     np.testing.assert_array_equal(np.where(found < 0, np.inf, found), expected)
     distances_from(known, source, width, 7, found, queue)
     np.testing.assert_array_equal(np.where(found < 0, np.inf, found), np.where(expected <= 7, expected, np.inf))
+
+
+def half_known(plan):
+    """The left half of a building is known, and some of the rest."""
+    known = np.where(plan.walls, WALL, FREE).astype(np.uint8)
+    known[1:-1, 18:-1] = UNKNOWN
+    known[3:9, 20:30] = known[8:12, 19:23] = FREE
+    known[5:7, 24:26] = UNKNOWN
+    return known
+
+
+def test_pockets_are_the_areas_of_unknown_cells():
+    known = half_known(PLANS[1])
+    labels, count = ndimage.label(known == UNKNOWN)
+    assert count > 1
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    pocket, queue = np.empty(known.size, np.int32), np.empty(known.size, np.int32)
+    find_pockets(known.ravel(), known.shape[1], pocket, queue)
+    np.testing.assert_array_equal(pocket.reshape(known.shape), sizes[labels])
+
+
+def test_ways_through_the_unknown_are_those_on_a_map_where_it_is_free():
+    known = half_known(PLANS[1])
+    width, source = known.shape[1], int(np.flatnonzero(known.ravel() == FREE)[5])
+    open_map = np.where(known == WALL, WALL, FREE).astype(np.uint8).ravel()
+    queue, expected = np.empty(known.size, np.int32), np.empty(known.size, np.int32)
+    distances_from(open_map, source, width, 25, expected, queue)
+    found = np.full(known.size, -1, np.int32)
+    reached = spread(known.ravel(), source, width, 25, True, found, queue)
+    np.testing.assert_array_equal(found, expected)
+    assert reached == (expected >= 0).sum() > (known == FREE).sum() / 2
+
+
+def waypoint(look, goal, ahead=5):
+    """In a known corridor, with a dark room beside it: the waypoint from its left end, (row, column)."""
+    known = np.full((20, 30), WALL, np.uint8)
+    known[9:12, 2:28] = FREE
+    known[3:8, 5:9] = UNKNOWN
+    known[8, 5:9] = FREE  # a door above the corridor
+    path, scratch = np.empty(known.size, np.int32), scratch_arrays(known.size)
+    distances_from(known.ravel(), 10 * 30 + 2, 30, known.size, path, scratch.queue)
+    chosen, _ = choose_waypoint(
+        known.ravel(), path, 10 * 30 + 2, goal[0] * 30 + goal[1], ahead, 30, ray_tree(SIGHT, 36), look, scratch, 0
+    )
+    return divmod(int(chosen), 30), int(path[chosen])
+
+
+def test_a_waypoint_is_where_more_is_seen_and_so_many_steps_ahead():
+    straight, steps = waypoint(1e-9, (10, 20))
+    assert straight == (10, 7)
+    assert steps == 5
+    seeing, steps = waypoint(10.0, (10, 20))
+    assert seeing[0] < 10
+    assert steps == 5
+
+
+def test_a_goal_that_is_nearer_and_one_without_waypoints_are_kept():
+    assert waypoint(1.0, (10, 6)) == ((10, 6), 4)
+    assert waypoint(0.0, (10, 20)) == ((10, 20), 18)
 
 
 TOPOLOGY = Topology(spacing=5.0, spokes=24, radius=8.0, creation=2.0, apart=1.5, explored=0.6, around=3.0)
@@ -310,13 +372,13 @@ def test_without_history_those_features_have_no_weight_and_without_main_nodes_th
     planner = ExplorationPolicy(history=False).planner(row)
     dropped = {name for name, weight in zip(GHOST_FEATURES, planner.ghost_weights, strict=True) if weight == 0}
     dropped |= {name for name, weight in zip(MAIN_FEATURES, planner.main_weights, strict=True) if weight == 0}
-    assert dropped == {"own goal", "goals chosen here", "straight on", "goals of others", "visits"}
+    assert dropped == {"own goal", "goals chosen here", "straight on", "goals of others", "log age", "visits"}
     flat = ExplorationPolicy(main=False)
     assert len(flat.planner(row[: flat.parameters]).main_weights) == 0
     units = ExplorationPolicy(units=3, main_units=2)
     for place, one in enumerate(np.eye(units.parameters)):  # every gene is one number of the planner, in order
         again = units.planner(one)
-        numbers = np.concatenate([[again.pull], again.ghost_weights, again.main_weights])
+        numbers = np.concatenate([[again.pull, again.look, again.least], again.ghost_weights, again.main_weights])
         assert np.flatnonzero(numbers).tolist() == [place]
 
 
@@ -325,7 +387,7 @@ def test_the_main_level_and_hidden_units_change_where_agents_go():
     prior = objective.policy.prior()
     rng = np.random.default_rng(0)
     changed = objective.space.encode([{
-        name: part + (rng.normal(size=part.shape) if name.startswith(level) else 0)
+        name: part - (2 * abs(rng.normal(size=part.shape)) if name.startswith(level) else 0)
         for name, part in objective.space.decode(prior).items()
     } for level in ("main", "ghost units", "none")])  # fmt: skip
     changed[1, -2:] = prior[-2:]
