@@ -17,8 +17,8 @@ GHOST_FEATURES = (
     "log path of others", "later than others", "share", "log path to next ghost", "potential, near", "potential, far",
     "own goal", "goals chosen here", "straight on", "unknown beside", "log gain on the way", "gain on the way",
     "log path, by what is left", "log gain, by what is left",
-    "log path to next ghost, by what is left", "log age", "log pocket", "small pocket",
-    "taken, near", "taken, far", "goals of others", "taken, beyond",
+    "log path to next ghost, by what is left", "log age", "log pocket", "small pocket", "taken, near", "taken, far",
+    "goals of others", "taken, beyond",
 )  # fmt: skip
 #: What the score of a main node for an agent is made of.
 MAIN_FEATURES = (
@@ -134,7 +134,7 @@ def late_features(ghosts, g, agent, chosen, goals, width, late):
         chosen: ghosts of the agents, −1 for those that have none yet.
         goals: of the agents until now, −1 for none.
         width: of the grid.
-        late: ``(3,)``, written.
+        late: ``(4,)``, written.
     """
     taken, off, beyond = _NOBODY, _NOBODY, _NOBODY
     row, column = ghosts.places[g] // width, ghosts.places[g] % width
@@ -156,7 +156,7 @@ def late_features(ghosts, g, agent, chosen, goals, width, late):
 def main_features(
     ghosts, kept, nodes, mains, visits, to_node, regions, sums, width, table
 ):  # fmt: skip
-    """The features of all pairs of an agent and a main node, but for the last one, the goals given out there.
+    """The features of all pairs of an agent and a main node, but for the last ones, on the goals given out there.
 
     Arguments:
         ghosts, kept: that were measured, and how many.

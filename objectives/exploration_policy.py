@@ -28,7 +28,8 @@ _PRIOR = {
 #: Pull, look and least, as of :class:`Planner`.
 _HABITS = (0.5, 0.2, 25.0)
 #: Natural steps of linear weights: 0.2 over the spread that a feature has among the ghosts (main nodes) of one plan, as
-#: measured in generated buildings. A step in any weight then changes a plan as much.
+#: measured in generated buildings, or estimated (ages, pockets, what is beyond, others and goals around, what is
+#: unknown far around a main node). A step in any weight then changes a plan as much.
 _GHOST_STEPS = (
     1.3, 0.65, 2.0, 1.35, 0.35, 0.8, 1.25, 1.8, 1.3, 0.3, 0.8, 1.6, 1.2, 1.65, 1.1, 0.5, 0.4, 0.65, 0.65, 0.6, 0.95,
     1.0, 1.3, 1.0, 1.0, 1.0, 2.1, 1.1, 1.5, 1.3,
