@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable
@@ -133,7 +134,7 @@ def file_path(name: str, value: Any) -> Path:
     """``value``, a text or a path that may name a file, as a path.
 
     Raises:
-        InvalidSettings: it is something else, is empty, or holds what no file's name holds.
+        InvalidSettings: it is something else, is empty, is longer than a name may be, or holds what none holds.
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     try:
@@ -142,7 +143,14 @@ def file_path(name: str, value: Any) -> Path:
         usable = False
     if not usable:
         raise InvalidSettings(f"{name} must be the path of a file, but is {shown(value)}")
-    return Path(value)
+    path = Path(value)
+    try:
+        path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # what else is wrong is said by whoever opens it
+            return path
+        raise InvalidSettings(f"{name} must be the path of a file, but is too long for one: {shown(value)}") from error
+    return path
 
 
 def instance(name: str, value: T, kind: type[Any], wanted: str) -> T:

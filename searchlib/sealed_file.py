@@ -9,7 +9,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -64,13 +64,18 @@ class SealedFile:
         """Open a file that is there, to read it; its folder may be read-only.
 
         Raises:
-            StudyError: its newest rows are in a log beside it that cannot be read in such a folder.
+            StudyError: its newest rows are in a log beside it that cannot be read in such a folder, or half a transaction
+                is in the file that cannot be undone there.
         """
         address = f"{path.resolve().as_uri()}?mode=ro"
         connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_PATIENCE)
         try:
             connection.execute("PRAGMA schema_version").fetchone()
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
+                connection.close()
+                _undo_half_a_transaction(path)
+                return cls(path, sqlite3.connect(address, uri=True, isolation_level=None, timeout=_PATIENCE))
             # A write-ahead log wants an index beside it even to be read. Without a log the file is all there is.
             log = Path(f"{path.resolve()}-wal")
             if os.access(path.parent, os.W_OK) or not os.access(path, os.R_OK):
@@ -147,7 +152,8 @@ class SealedFile:
             if sealed(row) != seal:
                 raise StudyDamaged(
                     f"{str(self.path)!r} is damaged: what it says is not what was written (a disk that lost power, or "
-                    f"a copy made while it was written?); go on from another copy, or begin another study"
+                    f"a copy made while it was written?), in the table {_table(query)!r} of {str(row[0])[:50]!r}; go "
+                    f"on from another copy, or save what is sound: searchlib repair {self.path.name} -o sound.db"
                 )
         return [row[:-1] for row in rows]
 
@@ -232,6 +238,26 @@ _REMEDIES = {
     sqlite3.SQLITE_READONLY: "see whether file and folder may be written",
     sqlite3.SQLITE_CANTOPEN: "see whether file and folder are there and may be read and written",
 }
+
+
+def _undo_half_a_transaction(path: Path) -> None:
+    """What a driver had begun to write with a rollback journal when it was killed; only who may write can undo it.
+
+    Raises:
+        StudyError: nobody may here.
+    """
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path, timeout=_PATIENCE)) as writing:
+        writing.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        return
+    raise StudyError(
+        f"half a transaction is in {str(path)!r}, of a search that was killed, and cannot be undone where nothing can be "
+        f"written; copy it and {path.name}-journal to a folder of yours and open that"
+    )
+
+
+def _table(query: str) -> str:
+    """The table that a query reads."""
+    return query.partition(" FROM ")[2].split()[0]
 
 
 def sealed(row: Sequence[Any]) -> int:

@@ -36,7 +36,7 @@ from searchlib.seeded_population import bits_of, read_bits
 from searchlib.selection_bias import Estimate
 from searchlib.space import Population, Space, space_from_json
 
-__all__ = ["ASKED", "FORMAT", "GIVEN_SEEDS", "StoredBatch", "Study", "check_format"]
+__all__ = ["ASKED", "FORMAT", "GIVEN_SEEDS", "PLACE", "SCHEMA", "TABLES", "StoredBatch", "Study", "check_format"]
 
 #: Version of the file format; :mod:`searchlib.migration` takes files from every older one to this.
 FORMAT = 2
@@ -51,12 +51,15 @@ GIVEN_SEEDS = "given seeds"
 _LONG_ROW, _RESULT_ROW = 10_000, "result row"
 
 #: What the names of arrays begin with that say in which order batches were told.
-_PLACE = "told "
+PLACE = "told "
 
 #: What early searches did not write down; the numbers of candidates that they asked for are on file.
-_ONCE_UNKNOWN = ("batch_given",)
+ONCE_UNKNOWN = ("batch_given",)
 
-_SCHEMA = """
+#: In which order tables refer to each other.
+TABLES = ("setting", "array", "batch", "chunk", "told", "reference", "memo", "digest")
+
+SCHEMA = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal INTEGER NOT NULL);
 CREATE TABLE array (
     name TEXT PRIMARY KEY, dtype TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL, seal INTEGER NOT NULL
@@ -111,7 +114,7 @@ def check_format(file: SealedFile) -> None:
             f"{name} has format {version}, but this version of searchlib reads format {FORMAT}; bring it there with "
             f"`python -m searchlib migrate {shlex.quote(str(file.path))}`, which keeps the old file beside it"
         )
-    missing = {"setting", "array", "batch", "chunk", "told", "reference", "memo", "digest"} - tables
+    missing = set(TABLES) - tables
     if missing or version < 1:
         raise StudyDamaged(f"{name} is a SQLite file but not a study (no table {sorted(missing)})")
 
@@ -141,7 +144,7 @@ class Study:
 
     def __init__(self, file: SealedFile) -> None:
         self.path, self._file = file.path, file
-        self._next = -1  # number of the next batch, once it is known
+        self._next = 0  # number of the next batch
 
     @classmethod
     def open(cls, path: str | Path) -> Study:
@@ -193,7 +196,7 @@ class Study:
                 check_format(self._file)
             self._file.choose_journal()
             if new:
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+                connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
             begun = connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone()
         if begun:
             self._compare(settings, fixed)
@@ -203,6 +206,8 @@ class Study:
                 if self._differences(settings, fixed):
                     self._file.change("DELETE FROM memo")
             self.write_settings(settings)
+        # Counted from here on, not on file: another writer, where locks hold nobody, then collides instead of mingling.
+        self._next = self._file.one("SELECT COALESCE(MAX(number) + 1, 0) FROM batch")
 
     def flush(self) -> None:
         """Bring everything into the one file, so that it can be copied."""
@@ -277,9 +282,7 @@ class Study:
         omitted: int = 0, digest: str = "",
     ) -> int:  # fmt: skip
         """Commit the candidates of a new batch, or what is kept of them, and return its number."""
-        if self._next < 0:
-            self._next = self._file.one("SELECT COALESCE(MAX(number) + 1, 0) FROM batch")
-        number = self._next  # counted here, not on file: another writer then collides instead of mingling
+        number = self._next
         with self._file.transaction():
             self._file.insert(
                 "batch", number, label, asked, len(ids), np.ascontiguousarray(ids, np.int64).tobytes(),
@@ -340,14 +343,14 @@ class Study:
         with self._file.transaction():
             self._file.insert("told", batch, *blobs, told.status.astype(np.int8).tobytes(), errors, seconds)
             if place is not None:
-                self._insert_array(f"{_PLACE}{place[0]:09d}", np.array([batch, place[1]]))
+                self._insert_array(f"{PLACE}{place[0]:09d}", np.array([batch, place[1]]))
         if told.stopped is not None and told.stopped.any():
             self.write_array(f"stopped {batch}", told.stopped)
 
     @reading
     def tells(self) -> list[tuple[int, int]]:
         """In the order of telling, batches and how many had been asked for before; empty where both orders are one."""
-        rows = self._file.rows("SELECT * FROM array WHERE name GLOB ? ORDER BY name", f"{_PLACE}*")
+        rows = self._file.rows("SELECT * FROM array WHERE name GLOB ? ORDER BY name", f"{PLACE}*")
         return [(int(batch), int(asked)) for batch, asked in (np.frombuffer(row[3], row[1]) for row in rows)]
 
     @reading
@@ -488,7 +491,7 @@ class Study:
         stored = self.settings
         now = json.loads(json.dumps({name: settings[name] for name in fixed}))
         return [f"{name}: {stored.get(name)!r:.500} on file, {now[name]!r:.500} now" for name in fixed
-                if stored.get(name) != now[name] and not (name in _ONCE_UNKNOWN and name not in stored)]  # fmt: skip
+                if stored.get(name) != now[name] and not (name in ONCE_UNKNOWN and name not in stored)]  # fmt: skip
 
     def _compare(self, settings: Mapping[str, Any], fixed: tuple[str, ...]) -> None:
         different = self._differences(settings, fixed)

@@ -312,6 +312,35 @@ def test_a_file_system_without_locks_is_refused_with_the_way_out(tmp_path, monke
     assert not isinstance(raised.value, StudyBusy)
 
 
+@pytest.mark.parametrize("head_start", [0, 1, 4])
+def test_where_locks_hold_nobody_two_drivers_collide_and_never_mingle(tmp_path, whole, monkeypatch, head_start):
+    """As on machines that share a disk without telling each other of locks: the first to write a batch has it."""
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    study, refused = tmp_path / "s.db", 0
+    runs = [Search(Masks(), study=study, **SETTINGS)]
+    drivers = [iter(runs[0])]
+    for _ in range(head_start):
+        next(drivers[0])
+    runs.append(Search(Masks(), study=study, **SETTINGS))
+    drivers.append(iter(runs[1]))
+    while drivers:
+        for driver in tuple(drivers):
+            try:
+                next(driver)
+            except StopIteration:
+                drivers.remove(driver)
+            except StudyBusy as busy:
+                assert "another process is writing" in str(busy)
+                refused += 1
+                drivers.remove(driver)
+    assert refused == 1
+    for run in runs:
+        run.close()
+    with Study.open(study) as opened:
+        assert opened.history().digest == whole.history.digest
+    assert search(Masks(), study=study, **SETTINGS).holdout.to_json() == whole.holdout.to_json()
+
+
 def test_a_newer_study_is_refused_by_its_number_and_left_as_it_is(tmp_path):
     study = tmp_path / "s.db"
     search(Masks(), study=study, **SETTINGS)
@@ -402,6 +431,47 @@ def test_on_a_network_file_system_a_study_has_a_rollback_journal_and_resumes_the
     assert not {"s.db-wal", "s.db-shm"} & names
     assert study.read_bytes()[18:20] == b"\x01\x01"  # versions that say: no write-ahead log
     assert search(Masks(), study=study, **SETTINGS).history.digest == whole.history.digest
+
+
+HALF = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size=1")  # so that pages are written before the transaction ends
+connection.execute("BEGIN IMMEDIATE")
+connection.execute("UPDATE chunk SET scores = zeroblob(length(scores))")
+connection.execute("CREATE TABLE more (a)")
+for _ in range(200):
+    connection.execute("INSERT INTO more VALUES (zeroblob(4000))")
+os.kill(os.getpid(), 9)
+"""
+
+
+def half_written(study):
+    """A study that a driver was writing when it was killed: half a transaction, and the journal that undoes it."""
+    told = half(study)
+    killed = subprocess.run([sys.executable, "-c", HALF, str(study)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert study.with_name("s.db-journal").stat().st_size > 1000
+    return told
+
+
+@pytest.mark.usefixtures("_far_away")
+def test_half_a_transaction_of_a_killed_driver_is_undone_before_a_study_is_read(tmp_path, whole):
+    told = half_written(tmp_path / "s.db")
+    with Study.open(tmp_path / "s.db") as study:
+        assert study.history().evaluations == told
+        assert len(list(study.chunks(1))) == 2
+    assert search(Masks(), study=tmp_path / "s.db", **SETTINGS).history.digest == whole.history.digest
+
+
+def test_half_a_transaction_in_a_read_only_folder_is_said(tmp_path, monkeypatch):
+    with small_disk(tmp_path, "8m"):
+        with monkeypatch.context() as far:
+            far.setattr("searchlib.sealed_file.shared_file_system", lambda path: "nfs4")
+            half_written(tmp_path / "s.db")
+        remount(tmp_path, "ro")
+        with pytest.raises(StudyError, match=r"half a transaction is in .*copy it and s\.db-journal to a folder of yours"):
+            Study.open(tmp_path / "s.db")
 
 
 @pytest.mark.usefixtures("_far_away")

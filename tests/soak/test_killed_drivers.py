@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from searchlib import Cases, LocalSearch, Objective, Split, Study, search
-from searchlib.errors import SearchlibError, StudyDamaged
+from searchlib.errors import SearchlibError, StudyBusy, StudyDamaged
 from searchlib.spaces import Subset
 
 MANY = os.environ.get("SEARCHLIB_SLOW") == "1"
@@ -117,7 +117,17 @@ def disturbed(tmp_path, undisturbed, kill_at):
     return deaths
 
 
-def test_death_at_random_moments_changes_nothing(tmp_path, undisturbed):
+@pytest.fixture(params=["write-ahead log", "rollback journal"])
+def journal(request, monkeypatch, tmp_path_factory):
+    """What a study is written through: on a local disk, and on one that other machines may see."""
+    if request.param == "rollback journal":
+        table = tmp_path_factory.mktemp("mounts") / "table"
+        table.write_text("22 1 8:1 / / rw - nfs4 server:/ rw\n")
+        monkeypatch.setattr("searchlib.file_system._MOUNTS", table)
+    return request.param
+
+
+def test_death_at_random_moments_changes_nothing(tmp_path, undisturbed, journal):
     rng, deaths, number = np.random.default_rng(0), 0, 0
     while deaths < DEATHS:
         folder = tmp_path / str(number)
@@ -136,7 +146,7 @@ def test_death_at_random_moments_changes_nothing(tmp_path, undisturbed):
         number += 1
 
 
-def test_death_inside_every_write_of_the_journal_changes_nothing(tmp_path, undisturbed):
+def test_death_inside_every_write_of_the_journal_changes_nothing(tmp_path, undisturbed, journal):
     """The driver is killed as SQLite begins its n-th statement: before, within and after transactions."""
     rng, deaths, number = np.random.default_rng(1), 0, 0
     while deaths < DEATHS:
@@ -166,6 +176,126 @@ def test_death_inside_every_write_of_the_journal_changes_nothing(tmp_path, undis
 
         deaths += disturbed(folder, undisturbed, kill_at)
         number += 1
+
+
+@pytest.mark.parametrize("locks", ["that hold", "that hold nobody"])
+def test_of_two_drivers_that_die_and_come_back_nothing_is_lost_or_mingled(tmp_path, undisturbed, monkeypatch, locks, journal):
+    """Each tries again when it was refused or killed, until there is nothing left to do."""
+    if locks == "that hold nobody":
+        monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    rng, deaths, study, log = np.random.default_rng(3), 0, tmp_path / "s.db", tmp_path / "log"
+    log.touch()
+    drivers = {begun(study, log, rng, deaths): name for name in "ab"}
+    while drivers:
+        process, status = os.waitpid(-1, 0)
+        name = drivers.pop(process)
+        deaths += os.WIFSIGNALED(status)
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in (0, REFUSED), "a driver failed by itself"
+        if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == REFUSED:
+            drivers[begun(study, log, rng, deaths)] = name
+    assert deaths >= RIVAL_DEATHS
+    result, cells = undisturbed
+    with Study.open(study) as opened:
+        assert opened.history().digest == result.history.digest
+        assert opened.result().holdout.to_json() == result.holdout.to_json()
+    evaluated = log.read_text().splitlines()
+    assert set(evaluated) == set(cells), "a cell was lost"
+    if locks == "that hold":  # a death costs what was being evaluated: a chunk, or the references
+        assert len(evaluated) <= len(cells) + 6 * deaths
+
+
+REFUSED, RIVAL_DEATHS = 3, 40 if MANY else 6
+
+
+def begun(study, log, rng, deaths):
+    """Begin a driver in a process of its own, which is killed soon, as long as there were not deaths enough."""
+    delay = rng.uniform(0.01, 0.08) if deaths < RIVAL_DEATHS else 60.0
+    if process := os.fork():
+        return process
+    code = 1
+    try:
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, float(delay))
+        with contextlib.suppress(StudyBusy):
+            code = REFUSED
+            run(study, log, seconds=1e-3)
+            code = 0
+    finally:
+        os._exit(code)
+
+
+def states(tmp_path):
+    """A killed driver's study: its file, its log, and where in the log transactions end."""
+    study = tmp_path / "whole.db"
+
+    def child():
+        commit = Study.write_result
+        Study.write_result = lambda *given: (commit(*given), os.kill(os.getpid(), signal.SIGKILL))
+        run(study, tmp_path / "log")
+
+    assert dies(child)
+    data, log = study.read_bytes(), (tmp_path / "whole.db-wal").read_bytes()
+    page = int.from_bytes(log[8:12], "big")
+    frames = range(32, len(log), 24 + page)
+    ends = [frame + 24 + page for frame in frames if int.from_bytes(log[frame + 4 : frame + 8], "big")]
+    assert len(ends) > 60
+    assert ends[-1] == len(log)
+    return data, log, ends
+
+
+def known(study):
+    """What a study says: its history, and the cells that are on file."""
+    try:
+        with Study.open(study) as opened:
+            return opened.history().digest, finished_cells(study)
+    except StudyDamaged as empty:
+        assert "has had no time to begin" in str(empty)
+        return "", set()
+
+
+#: Of 60 candidates in batches of 7, cut into chunks of 3 candidates and 2 of 4 cases.
+BATCHES, CHUNKS = 9, 8 * 3 * 2 + 2 * 2
+
+
+def cuts(ends, rng):
+    """Where a log is cut: around the end of every transaction, and anywhere."""
+    near = [end + shift for end in ends for shift in ((-4120, -1, 0, 1) if MANY else (-1, 0))]
+    anywhere = rng.integers(0, ends[-1], 3000 if MANY else 60).tolist()
+    return sorted({cut for cut in [0, 1, 31, 32, 33, *near, *anywhere] if 0 <= cut <= ends[-1]})
+
+
+def test_a_log_that_ends_anywhere_holds_all_that_was_committed_before_there(tmp_path, undisturbed):
+    """As a driver leaves it that is killed within any write: never refused, and nothing of it is lost."""
+    data, log, ends = states(tmp_path)
+    rng, study, before, found = np.random.default_rng(4), tmp_path / "s.db", ("", set()), {}
+    places = cuts(ends, rng)
+    for cut in places:
+        for file in (study, tmp_path / "s.db-wal", tmp_path / "s.db-shm"):
+            file.unlink(missing_ok=True)
+        study.write_bytes(data)
+        (tmp_path / "s.db-wal").write_bytes(log[:cut])
+        digest, cells = known(study)
+        committed = sum(end <= cut for end in ends)
+        assert found.setdefault(committed, (digest, cells)) == (digest, cells)
+        assert cells >= before[1]
+        before = digest, cells
+    assert len(found) == len(ends) + 1
+    assert sum(len(found[end][1]) > len(found[end - 1][1]) for end in range(1, len(ends) + 1)) == CHUNKS
+    assert before[0] == undisturbed[0].history.digest
+    assert len({digest for digest, _ in found.values()}) >= 1 + BATCHES  # of no batch, and of every batch
+    for cut in rng.choice(places, 60 if MANY else 4, replace=False):
+        check_goes_on(tmp_path / f"{cut}", data, log[:cut], undisturbed)
+
+
+def check_goes_on(folder, data, log, undisturbed):
+    """A study that was cut goes on to the same history and evaluates nothing that it holds."""
+    folder.mkdir()
+    (folder / "s.db").write_bytes(data)
+    (folder / "s.db-wal").write_bytes(log)
+    (folder / "log").touch()
+    cells = finished_cells(folder / "s.db")
+    assert run(folder / "s.db", folder / "log").history.digest == undisturbed[0].history.digest
+    assert not cells & set((folder / "log").read_text().splitlines())
 
 
 def torn(data, rng):
