@@ -27,6 +27,7 @@ from searchlib.named_objective import WrongObjective, named_objective
 from searchlib.objective import Objective
 from searchlib.raced_rows import CaseRacing
 from searchlib.rebuilt_settings import CONSTRUCTORS, rebuilt, rebuilt_or_none
+from searchlib.repair import repaired
 from searchlib.report.page import write_report
 from searchlib.report.watch import watch
 from searchlib.result import Outcome, Result
@@ -44,6 +45,7 @@ _EXAMPLES = """examples:
   python -m searchlib report mixtral.db -o report.html   one web page that needs no network
   python -m searchlib watch mixtral.db                   the same page, live
   python -m searchlib migrate mixtral.db                 bring a study of an older searchlib to the present format
+  python -m searchlib repair mixtral.db -o sound.db      what is sound of a damaged study, to go on from
 """
 
 
@@ -119,6 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     migrating.add_argument("study", type=Path, help="the file as it is now is kept beside it")
     migrating.add_argument("--json", action="store_true", help="as one JSON object")
     migrating.set_defaults(run=_migrate)
+    repair = commands.add_parser("repair", help="write what is sound of a damaged study into another file")
+    repair.add_argument("study", type=Path)
+    repair.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="that is not there yet")
+    repair.set_defaults(run=_repair)
     return parser
 
 
@@ -290,6 +296,10 @@ def _migrate(options: argparse.Namespace) -> None:
         return
     kept = None if done.kept is None else str(done.kept)
     print(json.dumps({"study": str(done.study), "old": done.old, "new": done.new, "kept": kept}, indent=2))
+
+
+def _repair(options: argparse.Namespace) -> None:
+    print(repaired(options.study, options.output))
 
 
 def _summary(study: Study, result: Result) -> dict[str, Any]:

@@ -64,8 +64,8 @@ class SealedFile:
         """Open a file that is there, to read it; its folder may be read-only.
 
         Raises:
-            StudyError: its newest rows are in a log beside it that cannot be read in such a folder, or half a transaction
-                is in the file that cannot be undone there.
+            StudyError: its newest rows are in a log beside it that cannot be read in such a folder, or half a
+                transaction is in the file that cannot be undone there.
         """
         address = f"{path.resolve().as_uri()}?mode=ro"
         connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_PATIENCE)
@@ -250,8 +250,8 @@ def _undo_half_a_transaction(path: Path) -> None:
         writing.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         return
     raise StudyError(
-        f"half a transaction is in {str(path)!r}, of a search that was killed, and cannot be undone where nothing can be "
-        f"written; copy it and {path.name}-journal to a folder of yours and open that"
+        f"half a transaction is in {str(path)!r}, of a search that was killed, and cannot be undone where nothing can "
+        f"be written; copy it and {path.name}-journal to a folder of yours and open that"
     )
 
 

@@ -16,6 +16,7 @@ LAYERS = [
     "named_objective",
     "rebuilt_settings",
     "report",
+    "repair",
     "profiling",
     "whole_search",
     "progress_bar",
