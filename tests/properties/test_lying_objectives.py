@@ -16,6 +16,12 @@ from searchlib.spaces import Binary, Subset
 amount = importlib.import_module("tests.properties.settings")
 
 BUDGET = 12
+
+def torch():
+    """Imported where a lie needs it."""
+    return pytest.importorskip("torch")
+
+
 #: Nothing at all, of any type.
 NOTHING: Any = None
 
@@ -89,6 +95,13 @@ NONSENSE = {
     "records": shaped(lambda n, c: np.zeros((n, c), [("a", "f8")])),
     "a generator": shaped(lambda n, c: (number for number in (1, 2))),
     "a mapping": shaped(lambda n, c: {}),
+    "a mapping of some of the cases": lambda candidates, cases: {cases.ids[0]: [1.0] * len(candidates)},
+    "a list of mappings": shaped(lambda n, c: [{"loss": 1.0}] * n),
+    "a 0-d array": shaped(lambda n, c: np.array(1.0)),
+    "one flag": shaped(lambda n, c: True),
+    "a tensor on another device": lambda candidates, cases: torch().ones(len(candidates), 3, device="meta"),
+    "a tensor with a graph behind it": lambda candidates, cases: torch().ones(len(candidates), 3, requires_grad=True),
+    "a tensor of complex numbers": lambda candidates, cases: torch().ones(len(candidates), 3) * 1j,
     "the candidates": lambda candidates, cases: candidates,
     "Scores of None": shaped(lambda n, c: Scores(NOTHING)),
     "a secondary score of another shape": scored(secondary=lambda x: np.ones(7)),
@@ -108,6 +121,8 @@ NONSENSE = {
     "a group of errors": raises(lambda: ExceptionGroup("several", [ValueError(1), KeyError(2)])),
     "an assertion": raises(AssertionError),
     "out of time": raises(TimeoutError),
+    "the end of the program": raises(lambda: SystemExit(3)),
+    "a GPU out of memory": raises(lambda: torch().OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")),
 }
 
 
@@ -146,6 +161,9 @@ ODD_BUT_TRUE = {
     "a view of something larger": lambda candidates, cases: np.repeat(honest(candidates, cases), 2, axis=1)[:, ::2],
     "an array that it keeps and overwrites": None,
     "one observation per case": lambda candidates, cases: honest(candidates, cases)[:, :, None],
+    "a tensor": lambda candidates, cases: torch().from_numpy(honest(candidates, cases)),
+    "a tensor of half precision": lambda candidates, cases: torch().from_numpy(honest(candidates, cases)).half(),
+    "rows that are arrays": lambda candidates, cases: list(honest(candidates, cases)),
 }
 
 
@@ -199,6 +217,45 @@ def test_what_only_looks_like_scores_fails_every_candidate(name):
 
 class Leaving(BaseException):
     """Not an exception: the user's wish."""
+
+
+#: What a plain function returns for one candidate, and what becomes of that: a value, or words about the failure.
+RETURNED = {
+    "a whole number": (lambda x: 3, 3.0),
+    "a narrow float": (lambda x: np.float32(0.5), 0.5),
+    "a 0-d array": (lambda x: np.array(2.5), 2.5),
+    "an array of one": (lambda x: np.array([2.5]), 2.5),
+    "a tensor": (lambda x: torch().tensor(1.5), 1.5),
+    "NaN": (lambda x: float("nan"), "[nan], but scores must be finite"),
+    "infinity": (lambda x: np.inf, "[inf], but scores must be finite"),
+    "minus infinity": (lambda x: -np.inf, "[-inf], but scores must be finite"),
+    "None": (lambda x: None, "must return a number, but returned None"),
+    "a text": (lambda x: "0.5", "must return a number, but returned '0.5'"),
+    "True": (lambda x: True, "must return a number, but returned True"),
+    "a complex number": (lambda x: 1 + 0j, "must return a number, but returned (1+0j)"),
+    "a mapping": (lambda x: {"loss": 1.0}, "must return a number, but returned {'loss': 1.0}"),
+    "a missing key": (lambda x: {"loss": 1.0}["accuracy"], "KeyError: 'accuracy'"),
+    "too much": (lambda x: 10**400, "must return a number, but returned 1000"),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_whatever_a_plain_function_returns_has_one_outcome(name):
+    function, expected = RETURNED[name]
+    history = search(function, RandomSearch(), space=Binary(6), budget=5, max_failures=6).history
+    assert len(history) == 5
+    if isinstance(expected, float):
+        assert (history.values == expected).all()
+        assert (history.status == Status.DONE).all()
+    else:
+        assert (history.status == Status.FAILED).all()
+        assert all(expected in error for error in history.errors), history.errors[0]
+
+
+@pytest.mark.parametrize("several", [(), (1.0, 2.0), np.ones((1, 2)), np.ones((2, 2))], ids=len)
+def test_more_or_fewer_numbers_than_directions_are_refused_at_once(several):
+    with pytest.raises(InvalidSettings, match=r"aggregate must return shape|must return"):
+        search(lambda x: several, RandomSearch(), space=Binary(6), budget=5)
 
 
 @pytest.mark.parametrize("leave", [GeneratorExit, Leaving])

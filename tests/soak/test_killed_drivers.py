@@ -179,7 +179,7 @@ def test_death_inside_every_write_of_the_journal_changes_nothing(tmp_path, undis
 
 
 @pytest.mark.parametrize("locks", ["that hold", "that hold nobody"])
-def test_of_two_drivers_that_die_and_come_back_nothing_is_lost_or_mingled(tmp_path, undisturbed, monkeypatch, locks, journal):
+def test_of_two_drivers_that_die_nothing_is_lost_or_mingled(tmp_path, undisturbed, monkeypatch, locks, journal):
     """Each tries again when it was refused or killed, until there is nothing left to do."""
     if locks == "that hold nobody":
         monkeypatch.setattr("fcntl.flock", lambda *_: None)
@@ -249,8 +249,7 @@ def known(study):
         with Study.open(study) as opened:
             return opened.history().digest, finished_cells(study)
     except StudyDamaged as empty:
-        assert "has had no time to begin" in str(empty)
-        return "", set()
+        return str(empty).partition(":")[2], set()
 
 
 #: Of 60 candidates in batches of 7, cut into chunks of 3 candidates and 2 of 4 cases.
@@ -278,6 +277,7 @@ def test_a_log_that_ends_anywhere_holds_all_that_was_committed_before_there(tmp_
         committed = sum(end <= cut for end in ends)
         assert found.setdefault(committed, (digest, cells)) == (digest, cells)
         assert cells >= before[1]
+        assert cells or len(digest) == 32 or "has had no time to begin" in digest
         before = digest, cells
     assert len(found) == len(ends) + 1
     assert sum(len(found[end][1]) > len(found[end - 1][1]) for end in range(1, len(ends) + 1)) == CHUNKS
