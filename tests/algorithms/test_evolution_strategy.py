@@ -37,6 +37,8 @@ def evidence(batch, values, secondary=None):
     "space", [Real(-1, 1, length=4), Simplex(5), Binary(8), Product(a=Real(0, 1), b=Binary(3))], ids=repr
 )
 def test_the_contract_holds(method, space):
+    if method == "sep-cma":
+        pytest.importorskip("cma")
     check_algorithm(EvolutionStrategy(method=method, population=6), space)
 
 
@@ -261,6 +263,7 @@ def test_policies_that_begin_at_zero_begin_with_members_like_random_networks():
 
 
 def test_the_method_follows_the_number_of_parameters():
+    pytest.importorskip("cma")
     def method(length):
         return begun(EvolutionStrategy(), Real(-1, 1, length=length)).notes().get("method", "cma")
 
