@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # Two processes with threads for two cores each would mostly wait for each other.
 QUIETLY := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help install demo test test-fast soak lint types types-library types-tests bench results docs speed docs-check clean
+.PHONY: help install demo test test-fast soak lint types types-library types-tests versions bench results docs speed docs-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test-fast: $(INSTALLED) ## Run the tests that take seconds
 
 soak: $(INSTALLED) ## Kill drivers and workers, tear files, feed junk, sample spaces by the million, run benchmarks (hours)
 	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest tests/soak tests/faults tests/properties tests/fuzz tests/benchmarks tests/test_migration.py tests/spaces/test_exact_by_construction.py
+
+versions: $(INSTALLED) ## Run the core's tests with the oldest and the newest libraries, in a venv each (minutes)
+	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest -s tests/test_library_versions.py
 
 lint: $(INSTALLED) ## Check style and formatting rules
 	$(BIN)/ruff check searchlib tests spaces objectives benchmarks docs

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from searchlib import AdditiveProfile, Evolution, ExactAllocation, Outcome, Search, search
-from searchlib.errors import InvalidCandidate, InvalidSettings, InvalidTell, MissingOperator
+from searchlib.errors import InvalidCandidate, InvalidSettings, InvalidTell, MissingDependency, MissingOperator
 from searchlib.spaces import Allocation, Binary, Integer, Real, Subset
 
 every = importlib.import_module("tests.faults.every_search")
@@ -37,22 +37,20 @@ def scores(objective, population):
     return values[:, : np.size(objective.direction)]
 
 
-FITTING = [
-    (algorithm, space) for algorithm, space in every.pairs("some")
-    if algorithm not in every.SLOPED and every.digest(algorithm, space) is not None
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("algorithm", sorted({algorithm for algorithm, _ in FITTING}))
+@pytest.mark.parametrize("algorithm", sorted(set(every.ALGORITHMS) - set(every.SLOPED)))
 def test_the_order_of_telling_has_no_effect(algorithm):
-    for space in [space for fitting, space in FITTING if fitting == algorithm]:
-        expected = asked(True, algorithm, space)
+    fitting = 0
+    for space in [space for name, space in every.pairs("some") if name == algorithm]:
+        try:
+            expected = asked(True, algorithm, space)
+        except (InvalidSettings, MissingOperator):
+            continue
+        except MissingDependency as missing:
+            pytest.skip(str(missing))
         assert len(expected) >= 6, space
         assert asked(False, algorithm, space) == expected, space
-
-
-def test_nearly_every_algorithm_is_asked():
-    assert {algorithm for algorithm, _ in FITTING} == set(every.ALGORITHMS) - set(every.SLOPED)
+        fitting += 1
+    assert fitting
 
 
 def begun():
