@@ -5,15 +5,17 @@ One worker dies in every run of the tests; with ``make soak`` (``SEARCHLIB_SLOW=
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from searchlib import Cases, Objective, RandomSearch, Scores, Search, Split, Status, search
+from searchlib import Cases, Objective, Outcome, RandomSearch, Scores, Search, Split, Status, search
 from searchlib.executors import PROCESSES
 from searchlib.spaces import Integer, Real
 
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults are thos
 
 MANY = os.environ.get("SEARCHLIB_SLOW") == "1"
 BATCH, BATCHES = 24, 4
+ROOT = Path(__file__).parents[2]
 
 
 class Unspeakable(Exception):
@@ -231,3 +234,98 @@ def test_workers_that_die_between_two_batches_cost_nothing():
 
 def square(x):
     return x * x
+
+
+class Tried(Objective):
+    """Writes down every candidate before it is evaluated; one of them does not come back."""
+
+    space, chunk_rows = Integer(0, 11), 1
+
+    def __init__(self, log, fate):
+        self.log, self.fate = str(log), fate
+
+    def cases(self, split):
+        return Cases(("a",)) if split is Split.SEARCH else Cases.none()
+
+    def seeds(self):
+        return np.arange(12)[:, None]
+
+    def evaluate(self, candidates, cases):
+        (value,) = candidates.array[:, 0].tolist()
+        file = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, f"{value}\n".encode())
+        os.close(file)
+        if value == 5:
+            self.fate()
+        return np.array([[float(value)]])
+
+
+def hangs():
+    time.sleep(600)
+
+
+def ends_its_process():
+    os._exit(1)
+
+
+def is_interrupted():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fate", "asynchronous"), [(ends_its_process, False), (ends_its_process, True), (hangs, False)]
+)
+def test_a_candidate_that_does_not_come_back_is_tried_twice_and_others_at_most_twice(tmp_path, fate, asynchronous):
+    """Once beside others and once alone, which shows whose fault it was; what had come back is not tried again."""
+    result = search(
+        Tried(tmp_path / "log", fate), RandomSearch(), budget=12, workers=2, asynchronous=asynchronous,
+        timeout=1.0 if fate is hangs else None,
+    )  # fmt: skip
+    rows, values = result.history.population[:, 0], result.history.values[:, 0]
+    assert sorted(rows) == list(range(12))
+    assert np.isnan(values).tolist() == (rows == 5).tolist()
+    tried = [int(line) for line in (tmp_path / "log").read_text().split()]
+    counts = {value: tried.count(value) for value in range(12)}
+    assert counts.pop(5) == 2
+    assert set(counts.values()) <= {1, 2}
+    assert sum(counts.values()) < 2 * 11
+
+
+@pytest.mark.slow
+def test_a_candidate_that_interrupts_a_worker_interrupts_the_search_which_then_goes_on(tmp_path):
+    study = tmp_path / "s.db"
+    stopped = search(Tried(tmp_path / "log", is_interrupted), RandomSearch(), budget=12, workers=2, study=study)
+    assert stopped.outcome is Outcome.INTERRUPTED
+    whole = search(Tried(tmp_path / "log", lambda: None), RandomSearch(), budget=12, workers=2, study=study)
+    assert sorted(whole.history.values[:, 0]) == list(range(12))
+
+
+class Clockless(Tried):
+    """Its workers' clock has jumped by a day."""
+
+    def evaluate(self, candidates, cases):
+        now = time.time() + 86_400 * (-1) ** int(candidates.array[0, 0])
+        time.time = lambda: now
+        return super().evaluate(candidates, cases)
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_a_day_in_a_worker_ends_nobody_but_who_hangs(tmp_path):
+    history = search(Clockless(tmp_path / "log", hangs), RandomSearch(), budget=12, workers=2, timeout=1.0).history
+    failed = {row: error for row, error in zip(history.population[:, 0].tolist(), history.errors, strict=True) if error}
+    assert list(failed) == [5]
+    assert "timeout=1.0" in failed[5]
+
+
+def test_nothing_in_the_library_measures_time_by_a_clock_that_can_be_set():
+    """Where the time of day is told, it is for people or services that ask for it, and nothing is subtracted."""
+    told, measured = set(), 0
+    for folder in ("searchlib", "spaces", "objectives"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            measured += "time.monotonic()" in text or "time.perf_counter()" in text
+            if re.search(r"\btime\.time\(|\bdatetime\.(now|today|utcnow)\(", text):
+                told.add(path.name)
+    assert measured > 5
+    assert told == {"page.py", "optuna_storage.py", "tensorboard_tracker.py", "mlflow_tracker.py", "chat_endpoint.py"}

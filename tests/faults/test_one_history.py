@@ -6,11 +6,14 @@ Threads and a part of all pairs in every run of the tests, the others with ``mak
 import importlib
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from searchlib.evaluation import Evaluator
 
 every = importlib.import_module("tests.faults.every_search")
 digests = every.digests
@@ -42,7 +45,23 @@ def different(found, alone):
     return {pair: (found[pair], alone[pair]) for pair in alone if found[pair] != alone[pair]}
 
 
-@pytest.mark.parametrize("workers", [2, 4] if MANY else [2])
+def test_chunks_that_come_back_in_any_order_give_the_same_history(alone, monkeypatch):
+    """As from workers of which the last one may be the fastest; what comes back is shuffled, so that it surely is."""
+    evaluated, rng, moved = Evaluator.run, random.Random(0), 0
+
+    def shuffled(self, *given):
+        nonlocal moved
+        chunks = list(evaluated(self, *given))
+        order = rng.sample(chunks, len(chunks))
+        moved += order != chunks
+        yield from order
+
+    monkeypatch.setattr(Evaluator, "run", shuffled)
+    assert not different(digests(PART), alone)
+    assert moved > 3 * len(alone) // 2
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8] if MANY else [2, 8])
 def test_threads_give_the_same_history(alone, workers):
     import joblib
 
@@ -51,7 +70,7 @@ def test_threads_give_the_same_history(alone, workers):
 
 
 @only_in_soak
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, 4, 8])
 def test_processes_give_the_same_history(alone, workers):
     assert not different(digests(PART, workers), alone)
 

@@ -1,5 +1,7 @@
 """Every adapter that runs a model: on a GPU it finds what it finds on the processor, and keeps the contract there."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-from searchlib import Candidates, Split, search  # noqa: E402
+from searchlib import Candidates, Cases, Objective, RandomSearch, Split, Status, search  # noqa: E402
 from searchlib.objectives import (  # noqa: E402
     CaseLoss,
     CheckpointCombination,
@@ -27,6 +29,7 @@ from searchlib.objectives.mixed_precision import _smoke_model as small_dit  # no
 from searchlib.objectives.quantized_llm import _smoke_model as small_llama  # noqa: E402
 from searchlib.objectives.sparse_attention import _smoke_cases as answers  # noqa: E402
 from searchlib.objectives.sparse_attention import _smoke_model as small_grouped_llama  # noqa: E402
+from searchlib.spaces import Binary, Integer  # noqa: E402
 from searchlib.testing import check_objective  # noqa: E402
 
 pytestmark = [
@@ -57,9 +60,9 @@ def bits_of_a_diffusion_model(place):
         scheduler = diffusers.DDIMScheduler(num_train_timesteps=1000, clip_sample=False)
         scheduler.set_timesteps(3)
         x, labels = noise.to(place), torch.tensor(list(conditions), device=place)
-        for time in scheduler.timesteps:
-            predicted = model(x, timestep=time.to(place).expand(len(x)), class_labels=labels).sample
-            x = scheduler.step(predicted, time, x).prev_sample
+        for step in scheduler.timesteps:
+            predicted = model(x, timestep=step.to(place).expand(len(x)), class_labels=labels).sample
+            x = scheduler.step(predicted, step, x).prev_sample
         return x
 
     noises = NoiseCases(search=6, select=4, holdout=4, conditions=(0, 1, 2))
@@ -172,3 +175,41 @@ def test_the_contract_holds_on_a_gpu():
         QuantizedLLM(llama_on_a_gpu, QuantizedLLM.smoke()._parts, weight=(2, 4, 8), kv=(4, 16), metric="kl", batch=4),
         tolerance=1e-3,
     )
+
+
+class Hanging(Objective):
+    """Takes two gigabytes of the GPU for every candidate; one of them never gives them back."""
+
+    space, chunk_rows = Integer(0, 7), 1
+
+    def cases(self, split):
+        return Cases(("a",)) if split is Split.SEARCH else Cases.none()
+
+    def seeds(self):
+        return np.arange(8)[:, None]
+
+    def evaluate(self, candidates, cases):
+        held = torch.ones(2**29, device="cuda")
+        if candidates.array[0, 0] == 5:
+            time.sleep(600)
+        return candidates.array * float(held[0])
+
+
+def test_a_candidate_that_hangs_gives_its_memory_back():
+    free, _ = torch.cuda.mem_get_info()
+    history = search(Hanging(), RandomSearch(), budget=8, workers=2, timeout=20.0).history
+    assert (history.status == Status.FAILED).tolist() == (history.population[:, 0] == 5).tolist()
+    until = time.monotonic() + 30
+    while torch.cuda.mem_get_info()[0] < free - 2**32 and time.monotonic() < until:
+        time.sleep(0.5)  # the workers that go on hold theirs
+    assert torch.cuda.mem_get_info()[0] >= free - 2**32
+
+
+@pytest.mark.parametrize("place", ["cuda", "cpu"])
+def test_scores_that_are_on_a_gpu_fail_with_the_way_out(place):
+    def score(population):
+        return torch.from_numpy(population.sum(axis=1)).to(place)
+
+    history = search(score, RandomSearch(), space=Binary(6), budget=5, batched=True, max_failures=6).history
+    assert (history.status == Status.DONE).all() == (place == "cpu")
+    assert all(("cpu()" in error) == (place == "cuda") for error in history.errors)
