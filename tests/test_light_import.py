@@ -4,7 +4,8 @@ import textwrap
 
 import pytest
 
-HEAVY = ("torch", "diffusers", "transformers", "nevergrad", "pandas", "matplotlib", "scipy.stats", "joblib", "sklearn")
+HEAVY = ("torch", "diffusers", "transformers", "nevergrad", "pandas", "matplotlib", "scipy.stats", "joblib", "sklearn",
+         "sqlalchemy")  # fmt: skip
 
 
 def run(code):
@@ -16,6 +17,11 @@ def run(code):
 def test_importing_it_loads_nothing_heavy(module):
     done = run(f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_a_search_is_imported_without_scipy():
+    done = run("import sys; from searchlib import search; print('numpy' in sys.modules, 'scipy' in sys.modules)")
+    assert done.stdout.split() == ["True", "False"], done.stderr
 
 
 def test_an_import_costs_little_more_than_numpy():
