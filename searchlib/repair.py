@@ -139,6 +139,7 @@ class _Salvage:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.settings: dict[str, Any] = {}
         file = SealedFile.reading(path)
         try:
             with file.translated():
@@ -150,7 +151,6 @@ class _Salvage:
                 self.tables = {name: _Table.read(file.connection, name) for name in TABLES}
         finally:
             file.close()
-        self.settings = {name: json.loads(value) for name, value in self.tables["setting"].rows}
 
     @reading
     def kept(self) -> dict[str, Rows]:
@@ -159,6 +159,7 @@ class _Salvage:
         Raises:
             StudyDamaged: nothing can.
         """
+        self.settings = {name: json.loads(value) for name, value in self.tables["setting"].rows}
         self._require_what_cannot_be_made_again()
         batches = min(self._batches(), self._first_without_its_array())
         told = {row[0] for row in self.tables["told"].rows if row[0] < batches and self._is_whole(row[0])}

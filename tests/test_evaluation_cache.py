@@ -336,6 +336,15 @@ def test_an_entry_of_a_wrong_length_is_a_sentence(tmp_path):
         run(Table(), tmp_path / "scores.db")
 
 
+@pytest.mark.parametrize("use", [EvaluationCache, Study.open, lambda path: run(Table(), path),
+                                 lambda path: run(Table(), None, study=path)])  # fmt: skip
+def test_a_name_that_is_too_long_for_a_file_is_refused(tmp_path, monkeypatch, use):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidSettings, match="must be the path of a file, but is too long for one: 'xxx"):
+        use("x" * 1000)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(CacheError, match="nowhere"):
         EvaluationCache(tmp_path / "nowhere" / "scores.db")

@@ -14,6 +14,7 @@ from searchlib import EvaluationCache, RandomSearch, search
 from searchlib.additive_profile import AdditiveProfile
 from searchlib.errors import SearchlibError
 from searchlib.json_data import parsed_json
+from searchlib.repair import repaired
 from searchlib.space import space_from_json
 from searchlib.spaces import AttentionPlan, Binary, BitPlan, SolverSchedule
 from searchlib.study import Study
@@ -125,6 +126,13 @@ def study(path):
         return opened.result()
 
 
+def damaged_study(path):
+    sound = FOLDER / "sound.db"
+    for old in (*path.parent.glob(f"{path.name}-*"), *FOLDER.glob("sound.db*")):
+        old.unlink()
+    return repaired(path, sound)
+
+
 def evaluation_cache(path):
     for log in path.parent.glob(f"{path.name}-*"):
         log.unlink()
@@ -152,6 +160,7 @@ PARSERS = {
     "exemplars": of_text(exemplars),
     "rationale": of_text(rationale),
     "study": of_file(".db", study),
+    "damaged study": of_file(".damaged.db", damaged_study),
     "evaluation cache": of_file(".cache", evaluation_cache),
 }
 
@@ -241,5 +250,6 @@ SEEDS = {
     "exemplars": [lambda: b"<START>Question: 1\nAnswer: 2\n\nQuestion: 2\nAnswer: 4<END>"],
     "rationale": [lambda: b"So it is 42.\n\n[[Final Answer]]:\n$42$\n", lambda: b"yes"],
     "study": [study_file],
+    "damaged study": [study_file],
     "evaluation cache": [cache_file],
 }  # fmt: skip

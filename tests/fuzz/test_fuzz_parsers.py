@@ -21,12 +21,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 #: The parsers; one that imports a library for seconds only with ``make soak``.
 NAMES = [name for name in fuzz.PARSERS if MANY or name != "expert plan"]
-#: The same, with what is known of them.
-MARKED = [
-    pytest.param(name, marks=[pytest.mark.xfail(reason="evaluation_cache.py lets a UnicodeDecodeError through")]
-                 if name == "evaluation cache" else [])
-    for name in NAMES
-]  # fmt: skip
 #: Bytes that have broken parsers elsewhere.
 CORPUS = [
     b"", b"\0", b"{}", b"[]", b"null", b"NaN", b'"\\ud800"', b"1" * 5000, b"[" * 200_000, b'{"a":' * 100_000,
@@ -82,7 +76,7 @@ def test_bytes_that_have_broken_parsers_elsewhere_break_none(name, tmp_path, mon
     assert not list(tmp_path.iterdir())  # no payload has run
 
 
-@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize("name", NAMES)
 def test_seeds_with_small_changes_are_read_or_refused(name):
     rng, refused = random.Random(0), 0
     seeds = [make() for make in fuzz.SEEDS[name]]
@@ -126,7 +120,7 @@ def test_every_reader_of_files_and_json_in_the_library_is_among_the_parsers():
     known = {
         "json_data.py", "checkpoint_files.py", "score_matrix.py", "expert_plan.py", "quantized_model.py",
         "span_plan.py", "item_subset.py", "attention_plan.py", "bit_plan.py", "solver_schedule.py",
-        "additive_profile.py", "space.py", "study.py", "sealed_file.py", "memo.py", "evaluation_cache.py",
+        "additive_profile.py", "space.py", "study.py", "sealed_file.py", "memo.py", "repair.py", "evaluation_cache.py",
         "solver_schedules.py",
     }  # fmt: skip
     elsewhere = {
