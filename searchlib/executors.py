@@ -65,10 +65,16 @@ class Processes:
         return cast(Executor, self._executor)
 
     def kill(self, executor: Executor) -> None:
-        """End what is running there, if these are processes."""
+        """End what is running there, if these are processes.
+
+        loky's own ``shutdown(kill_workers=True)`` stumbles over what waits or was canceled, and then kills nobody.
+        """
         if executor is self._executor:
+            from joblib.externals.loky.backend.utils import kill_process_tree
+
             ours: Any = executor
-            ours.shutdown(wait=False, kill_workers=True)
+            for process in list(ours._processes.values()):
+                kill_process_tree(process)
             self.forget(executor)
 
     def forget(self, executor: Executor) -> None:

@@ -3,12 +3,14 @@
 One worker dies in every run of the tests; with ``make soak`` (``SEARCHLIB_SLOW=1``) it dies in every way.
 """
 
+import contextlib
 import ctypes
 import os
 import re
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -299,6 +301,47 @@ def test_a_candidate_that_interrupts_a_worker_interrupts_the_search_which_then_g
     assert stopped.outcome is Outcome.INTERRUPTED
     whole = search(Tried(tmp_path / "log", lambda: None), RandomSearch(), budget=12, workers=2, study=study)
     assert sorted(whole.history.values[:, 0]) == list(range(12))
+
+
+class Endless(Tried):
+    """Nobody comes back; workers write down which process they are."""
+
+    def evaluate(self, candidates, cases):
+        with open(self.log, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(600)
+
+
+def alive(process):
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_ctrl_c_ends_the_workers_that_are_busy_also_where_more_is_waiting_for_them(tmp_path, asynchronous):
+    """Some of what waits for a worker has been handed over already, and some has not."""
+    log = tmp_path / "log"
+    log.touch()
+
+    def interrupt():
+        until = time.monotonic() + 60
+        while len(log.read_text().split()) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    result = search(Endless(log, hangs), RandomSearch(), budget=12, workers=2, asynchronous=asynchronous)
+    thread.join()
+    assert result.outcome is Outcome.INTERRUPTED
+    busy = [int(line) for line in log.read_text().split()]
+    assert len(set(busy)) == 2
+    until = time.monotonic() + 20
+    while any(map(alive, busy)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(alive, busy))
 
 
 class Clockless(Tried):
