@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import sqlite3
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from searchlib.errors import StudyDamaged, StudyError, StudyMismatch
 from searchlib.repair import repaired
 
 masks = importlib.import_module("tests.faults.test_faulty_disks")
-Masks, SETTINGS = masks.Masks, masks.SETTINGS
+Masks: Any = masks.Masks
+SETTINGS = masks.SETTINGS
 
 MANY = os.environ.get("SEARCHLIB_SLOW") == "1"
 

@@ -2,6 +2,7 @@
 
 import importlib
 import threading
+from typing import Any
 
 import joblib
 import numpy as np
@@ -29,6 +30,7 @@ from searchlib.spaces import Allocation, Binary, Categorical, Integer, Permutati
 
 amount = importlib.import_module("tests.properties.settings")
 every = importlib.import_module("tests.faults.every_search")
+Distance: Any = every.Distance
 verdict = importlib.import_module("tests.properties.verdict")
 
 
@@ -176,7 +178,7 @@ def test_a_sure_small_space_is_never_evaluated_twice():
 # duplicates -----------------------------------------------------------------------------------------------------------
 
 
-class Seen(every.Distance):
+class Seen(Distance):
     """Remembers every candidate whose scores came back."""
 
     def __init__(self, space, kind):
