@@ -30,7 +30,7 @@ test-fast: $(INSTALLED) ## Run the tests that take seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 soak: $(INSTALLED) ## Kill drivers and workers, tear files, feed junk, sample spaces by the million, run benchmarks (hours)
-	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest tests/soak tests/faults tests/properties tests/fuzz tests/benchmarks tests/test_migration.py tests/spaces/test_exact_by_construction.py
+	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest tests/soak tests/faults tests/properties tests/fuzz tests/benchmarks tests/test_migration.py tests/test_repair.py tests/test_spending.py tests/spaces/test_exact_by_construction.py
 
 versions: $(INSTALLED) ## Run the core's tests with the oldest and the newest libraries, in a venv each (minutes)
 	SEARCHLIB_SLOW=1 $(BIN)/python -m pytest -s tests/test_library_versions.py
