@@ -17,7 +17,7 @@ from searchlib.damage import reading
 from searchlib.description import FIXED
 from searchlib.errors import StudyDamaged, StudyError
 from searchlib.sealed_file import SealedFile, sealed
-from searchlib.study import ASKED, FORMAT, GIVEN_SEEDS, PLACE, SCHEMA, TABLES, Study
+from searchlib.study import ASKED, FORMAT, GIVEN_SEEDS, PLACE, RESULT_ROW, SCHEMA, TABLES, Study
 
 __all__ = ["Repaired", "repaired"]
 
@@ -163,7 +163,7 @@ class _Salvage:
         self._require_what_cannot_be_made_again()
         batches = min(self._batches(), self._first_without_its_array())
         told = {row[0] for row in self.tables["told"].rows if row[0] < batches and self._is_whole(row[0])}
-        places = self._places(batches, told)
+        places = self._places(told)
         if places is not None:
             told = {number for number, _ in places}
             batches = min(batches, places[-1][1] if places else 0)
@@ -184,13 +184,19 @@ class _Salvage:
             missing.append(GIVEN_SEEDS)
         if self.tables["memo"].lost:
             missing.append("what a language model wrote")
-        if self.tables["array"].unreadable and any(name.startswith((*_OF_A_BATCH, PLACE)) for name in arrays):
-            missing.append("which of its scores are whose")
+        if self._lost_whose_scores_they_are(arrays):
+            missing.append("whose some of its scores are")
         if missing:
             raise StudyDamaged(
                 f"{str(self.path)!r} cannot be repaired, because nothing else in it says what is lost: "
                 f"{', '.join(missing)}; go on from another copy, or begin another study"
             )
+
+    def _lost_whose_scores_they_are(self, sound: set[str]) -> bool:
+        """Whether an array is lost of which nobody knows which one it was, where it may be one of a batch."""
+        array, ours = self.tables["array"], (*_OF_A_BATCH, PLACE)
+        nameless = any(not str(row[0]).startswith((*ours, "seeds", GIVEN_SEEDS, RESULT_ROW)) for row in array.bad)
+        return nameless or (array.unreadable and any(name.startswith(ours) for name in sound))
 
     def _batches(self) -> int:
         """How many there are before the first one that is lost."""
@@ -212,7 +218,7 @@ class _Salvage:
         cells = sum((row_end - row) * (case_end - case) for row, row_end, case, case_end in chunks)
         return bool(cells == np.frombuffer(fresh, np.bool_).sum() * self.settings["cases"]["search"][0])
 
-    def _places(self, batches: float, told: Iterable[int]) -> list[tuple[int, int]] | None:
+    def _places(self, told: Iterable[int]) -> list[tuple[int, int]] | None:
         """Of an asynchronous search, batches in the order of telling and how many were asked for, up to the first gap.
 
         None where batches are told in the order in which they were asked for.

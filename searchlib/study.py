@@ -36,7 +36,10 @@ from searchlib.seeded_population import bits_of, read_bits
 from searchlib.selection_bias import Estimate
 from searchlib.space import Population, Space, space_from_json
 
-__all__ = ["ASKED", "FORMAT", "GIVEN_SEEDS", "PLACE", "SCHEMA", "TABLES", "StoredBatch", "Study", "check_format"]
+__all__ = [
+    "ASKED", "FORMAT", "GIVEN_SEEDS", "ONCE_UNKNOWN", "PLACE", "RESULT_ROW", "SCHEMA", "TABLES", "StoredBatch", "Study",
+    "check_format",
+]  # fmt: skip
 
 #: Version of the file format; :mod:`searchlib.migration` takes files from every older one to this.
 FORMAT = 2
@@ -48,7 +51,7 @@ ASKED = "asked"
 GIVEN_SEEDS = "given seeds"
 
 #: Genes of a winner beyond which its row is stored as an array, under this name, and not as text.
-_LONG_ROW, _RESULT_ROW = 10_000, "result row"
+_LONG_ROW, RESULT_ROW = 10_000, "result row"
 
 #: What the names of arrays begin with that say in which order batches were told.
 PLACE = "told "
@@ -430,7 +433,7 @@ class Study:
         """The result as far as it is on file; ``best`` is the winner's typed value, not the objective's artifact."""
         settings, space = self.settings, self.space
         stored = settings.get("result", {})
-        row = self.read_array(_RESULT_ROW) if stored.get("row") is None else np.array(stored["row"], space.dtype)
+        row = self.read_array(RESULT_ROW) if stored.get("row") is None else np.array(stored["row"], space.dtype)
         seconds = self._file.one("SELECT COALESCE(SUM(seconds), 0) FROM told")
         return Result(
             best=None if row is None else space.decode(row),
@@ -454,7 +457,7 @@ class Study:
         data = result.to_json()
         if result.row is not None and len(result.row) > _LONG_ROW:
             data["row"] = None
-            self.write_array(_RESULT_ROW, result.row)
+            self.write_array(RESULT_ROW, result.row)
         self.write_settings({"result": data})
 
     @reading

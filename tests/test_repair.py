@@ -132,6 +132,7 @@ def test_a_page_that_cannot_be_read_hides_what_lies_on_it_and_nothing_else(tmp_p
         ("UPDATE setting SET value = 'null' WHERE name = 'space'", "space"),
         ("DELETE FROM setting WHERE name = 'seed'", "seed"),
         ("UPDATE array SET shape = '[1, 64]' WHERE name = 'seeds'", "seeds"),
+        ("INSERT INTO array VALUES ('hjts 4', '|b1', '[1]', x'01', 7)", "whose some of its scores are"),
         ("INSERT INTO memo VALUES (1, 'made', 'a rewrite', '\"worse\"', 7)", "what a language model wrote"),
     ],
 )
