@@ -50,8 +50,9 @@ ASKED = "asked"
 #: Name of the array of the given seeds, where these are too many for a setting.
 GIVEN_SEEDS = "given seeds"
 
-#: Genes of a winner beyond which its row is stored as an array, under this name, and not as text.
-_LONG_ROW, RESULT_ROW = 10_000, "result row"
+#: Name of the array of a winner's row, where it has more genes than are stored as text.
+RESULT_ROW = "result row"
+_LONG_ROW = 10_000
 
 #: What the names of arrays begin with that say in which order batches were told.
 PLACE = "told "
