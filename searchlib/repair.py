@@ -17,12 +17,23 @@ from searchlib.damage import reading
 from searchlib.description import FIXED
 from searchlib.errors import StudyDamaged, StudyError
 from searchlib.sealed_file import SealedFile, sealed
-from searchlib.study import ASKED, FORMAT, GIVEN_SEEDS, PLACE, RESULT_ROW, SCHEMA, TABLES, Study
+from searchlib.study import (
+    ASKED,
+    FORMAT,
+    GIVEN_SEEDS,
+    ONCE_UNKNOWN,
+    PLACE,
+    RESULT_ROW,
+    SCHEMA,
+    TABLES,
+    Study,
+    check_format,
+)
 
 __all__ = ["Repaired", "repaired"]
 
 #: Settings without which nothing else can be read, and that are there once a batch is.
-_NEEDED = {"space", "dtype", "dimension", "direction", "algorithm", "planned", *FIXED}
+_NEEDED = {"space", "dtype", "dimension", "direction", "algorithm", "planned", *FIXED} - {*ONCE_UNKNOWN}
 
 #: What the names of arrays begin with that belong to one batch: without them its scores are somebody else's.
 _OF_A_BATCH = ("hits ", "stopped ")
@@ -142,12 +153,8 @@ class _Salvage:
         self.settings: dict[str, Any] = {}
         file = SealedFile.reading(path)
         try:
+            check_format(file)
             with file.translated():
-                version = file.connection.execute("PRAGMA user_version").fetchone()[0]
-                if version != FORMAT:
-                    raise StudyDamaged(
-                        f"{str(path)!r} has format {version}, but only studies of format {FORMAT} can be repaired here"
-                    )
                 self.tables = {name: _Table.read(file.connection, name) for name in TABLES}
         finally:
             file.close()

@@ -55,7 +55,7 @@ class SealedFile:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None = None) -> None:
         self.path, self.connection, self.execute = path, connection, connection.execute
-        self._release = None if lock is None else weakref.finalize(self, _unlock, path, lock)
+        self._release = weakref.finalize(self, _let_go, path, connection, lock)
         self._flushed, self._shared, self._sure = time.monotonic(), _FLUSH_SECONDS, _SURE["WAL"]
         self._given_up = self._said_so = False
 
@@ -132,8 +132,7 @@ class SealedFile:
     def close(self) -> None:
         """Close it, and let others write; nothing happens where it is closed already."""
         self.connection.close()
-        if self._release is not None:
-            self._release()
+        self._release()
 
     def one(self, query: str) -> Any:
         """A number that SQLite counts."""
@@ -310,6 +309,14 @@ def _is_at(lock: int, name: str) -> bool:
         return os.path.samestat(os.fstat(lock), os.stat(name))
     except FileNotFoundError:
         return False
+
+
+def _let_go(path: Path, connection: sqlite3.Connection, lock: int | None) -> None:
+    """Close a file that nobody uses any more, also where nobody has said so."""
+    with suppress(sqlite3.ProgrammingError):  # where it is forgotten in another thread than its own
+        connection.close()
+    if lock is not None:
+        _unlock(path, lock)
 
 
 def _unlock(path: Path, lock: int) -> None:

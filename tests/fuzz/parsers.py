@@ -3,9 +3,11 @@
 A target reads the bytes as somebody else's file or text. It returns, or raises one of our exceptions.
 """
 
+import contextlib
 import io
 import json
 import pathlib
+import sqlite3
 import tempfile
 
 import numpy as np
@@ -14,12 +16,15 @@ from searchlib import EvaluationCache, RandomSearch, search
 from searchlib.additive_profile import AdditiveProfile
 from searchlib.errors import SearchlibError
 from searchlib.json_data import parsed_json
+from searchlib.migration import migrate
 from searchlib.repair import repaired
 from searchlib.space import space_from_json
 from searchlib.spaces import AttentionPlan, Binary, BitPlan, SolverSchedule
 from searchlib.study import Study
 
 __all__ = ["PARSERS", "SEEDS", "parse"]
+
+TESTS = pathlib.Path(__file__).parents[1]
 
 #: Where files are put that a parser wants to open.
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="fuzz"))
@@ -133,6 +138,12 @@ def damaged_study(path):
     return repaired(path, sound)
 
 
+def older_study(path):
+    for old in path.parent.glob(f"{path.name}[-.]*"):  # logs, and what was kept
+        old.unlink()
+    return migrate(path)
+
+
 def evaluation_cache(path):
     for log in path.parent.glob(f"{path.name}-*"):
         log.unlink()
@@ -161,6 +172,7 @@ PARSERS = {
     "rationale": of_text(rationale),
     "study": of_file(".db", study),
     "damaged study": of_file(".damaged.db", damaged_study),
+    "older study": of_file(".older.db", older_study),
     "evaluation cache": of_file(".cache", evaluation_cache),
 }
 
@@ -216,6 +228,14 @@ def study_file():
     return path.read_bytes()
 
 
+def older_study_file():
+    path = FOLDER / "older seed.db"
+    path.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript((TESTS / "format_1.sql").read_text(encoding="utf-8"))
+    return path.read_bytes()
+
+
 def cache_file():
     path = FOLDER / "seed cache.db"
     search(sum, RandomSearch(), space=Binary(6), budget=6, seed=0, cache=path)
@@ -251,5 +271,6 @@ SEEDS = {
     "rationale": [lambda: b"So it is 42.\n\n[[Final Answer]]:\n$42$\n", lambda: b"yes"],
     "study": [study_file],
     "damaged study": [study_file],
+    "older study": [older_study_file],
     "evaluation cache": [cache_file],
 }  # fmt: skip

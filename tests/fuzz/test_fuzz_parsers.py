@@ -120,8 +120,8 @@ def test_every_reader_of_files_and_json_in_the_library_is_among_the_parsers():
     known = {
         "json_data.py", "checkpoint_files.py", "score_matrix.py", "expert_plan.py", "quantized_model.py",
         "span_plan.py", "item_subset.py", "attention_plan.py", "bit_plan.py", "solver_schedule.py",
-        "additive_profile.py", "space.py", "study.py", "sealed_file.py", "memo.py", "repair.py", "evaluation_cache.py",
-        "solver_schedules.py",
+        "additive_profile.py", "space.py", "study.py", "sealed_file.py", "memo.py", "repair.py", "migration.py",
+        "evaluation_cache.py", "solver_schedules.py",
     }  # fmt: skip
     elsewhere = {
         "front.py", "holdout.py", "case_overlap.py", "selection_bias.py",  # parts of a study's result
