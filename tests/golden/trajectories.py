@@ -39,9 +39,9 @@ every = importlib.import_module("tests.faults.every_search")
 FILE = Path(__file__).with_name("trajectories.json")
 
 BUDGET, BATCH = 192, 16
-#: Of those that take long.
+#: Of those that take long, or (with slopes) to where the last digits decide.
 BUDGETS = {
-    "Auto": 80, "Nevergrad": 64, "PredictorGuided": 112, "PredictorGuided by a process": 96,
+    "Auto": 80, "GaussNewton": 48, "Nevergrad": 64, "PredictorGuided": 112, "PredictorGuided by a process": 96,
     "PredictorGuided by trees": 48,
 }  # fmt: skip
 #: Candidates of a part that has a digest of its own.
