@@ -1,5 +1,6 @@
 """A cache changes what a search pays, never what it finds."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -150,7 +151,7 @@ def test_failures_are_evaluated_again(tmp_path):
     failed = again.history.status == 3
     assert failed.any()
     assert not again.history.cached[failed].any()
-    with sqlite3.connect(tmp_path / "scores.db") as file:
+    with contextlib.closing(sqlite3.connect(tmp_path / "scores.db")) as file, file:
         assert {status for (status,) in file.execute("SELECT DISTINCT status FROM score")} == {1}
 
 
@@ -297,7 +298,7 @@ def test_many_processes_write_at_once(tmp_path):
     for seed, rows in enumerate(seen):
         again = run(Table(), tmp_path / "scores.db", algorithm=RandomSearch(), budget=12, seed=seed)
         assert again.cache_hits >= len(np.unique(rows, axis=0)) == 150  # duplicates are no hits
-    with sqlite3.connect(tmp_path / "scores.db") as file:
+    with contextlib.closing(sqlite3.connect(tmp_path / "scores.db")) as file, file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -330,7 +331,7 @@ def test_a_damaged_cache_is_a_sentence(tmp_path):
 
 def test_an_entry_of_a_wrong_length_is_a_sentence(tmp_path):
     run(Table(), tmp_path / "scores.db")
-    with sqlite3.connect(tmp_path / "scores.db") as file:
+    with contextlib.closing(sqlite3.connect(tmp_path / "scores.db")) as file, file:
         file.execute("UPDATE score SET scores = x'0102'")
     with pytest.raises(CacheError, match="wrong length"):
         run(Table(), tmp_path / "scores.db")
@@ -352,7 +353,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
 
 def test_a_newer_format_is_refused_by_its_number(tmp_path):
     EvaluationCache(tmp_path / "scores.db").close()
-    with sqlite3.connect(tmp_path / "scores.db") as file:
+    with contextlib.closing(sqlite3.connect(tmp_path / "scores.db")) as file, file:
         file.execute("PRAGMA user_version=7")
     with pytest.raises(CacheError, match="format 7, not 1"):
         EvaluationCache(tmp_path / "scores.db")
@@ -417,7 +418,7 @@ def test_workers_find_what_one_process_has_left(tmp_path):
 
 def test_a_cache_holds_no_pickle(tmp_path):
     run(Table(), tmp_path / "scores.db", budget=12)
-    with sqlite3.connect(tmp_path / "scores.db") as file:
+    with contextlib.closing(sqlite3.connect(tmp_path / "scores.db")) as file, file:
         blobs = [blob for row in file.execute("SELECT candidate, scores, secondary FROM score") for blob in row if blob]
     assert blobs
     for blob in blobs:

@@ -95,6 +95,7 @@ _NEEDS = {
     "Auto on Product": "cma", "CMAES on Integer, wide": "cma", "CMAES, separable on Integer, wide": "cma",
     "EvolutionStrategy on Integer, wide": "cma", "CatCMAwM on Product": "cmaes", "Nevergrad on Binary": "nevergrad",
     "PredictorGuided by trees on Binary": "scikit-learn",
+    "GaussNewton on Affine": "numpy",  # its steps follow the last digits of its linear algebra
 }  # fmt: skip
 
 #: By name, an algorithm and a space.
