@@ -18,6 +18,7 @@ __all__ = ["CONSTRUCTORS", "rebuilt", "rebuilt_or_none"]
 #: The settings that a study writes as ``repr``; read back with these names and nothing else.
 CONSTRUCTORS: dict[str, Any] = {
     "Auto": algorithms.Auto,
+    "BayesianOptimization": algorithms.BayesianOptimization,
     "Beam": algorithms.Beam,
     "Budget": Budget,
     "CMAES": algorithms.CMAES,

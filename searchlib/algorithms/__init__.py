@@ -8,6 +8,7 @@ from searchlib.lazy import lazy_names
 if TYPE_CHECKING:
     from searchlib.algorithms.archive import Archive, Pool
     from searchlib.algorithms.auto import Auto
+    from searchlib.algorithms.bayesian_optimization import BayesianOptimization
     from searchlib.algorithms.beam import Beam
     from searchlib.algorithms.cma_es import CMAES
     from searchlib.algorithms.estimation_of_distribution import EstimationOfDistribution
@@ -42,6 +43,7 @@ __all__ = [
     "Archive",
     "Auto",
     "Batch",
+    "BayesianOptimization",
     "Beam",
     "CatCMAwM",
     "EstimationOfDistribution",
@@ -77,6 +79,7 @@ __all__ = [
 _HOMES = {
     "Archive": "archive",
     "Auto": "auto",
+    "BayesianOptimization": "bayesian_optimization",
     "Beam": "beam",
     "CMAES": "cma_es",
     "CatCMAwM": "mixed_cma",

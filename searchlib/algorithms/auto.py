@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
+from searchlib.algorithms.bayesian_optimization import BayesianOptimization
 from searchlib.algorithms.cma_es import CMAES
 from searchlib.algorithms.estimation_of_distribution import EstimationOfDistribution
 from searchlib.algorithms.evolution import Evolution
@@ -74,9 +75,10 @@ class Auto(Algorithm):
     the weights of a policy (``WeightSpace``)       :class:`~searchlib.EvolutionStrategy`
     very many reals                                 :class:`~searchlib.OnePlusOneES`
     reals                                           :class:`~searchlib.CMAES` and
-                                                    :class:`~searchlib.PredictorGuided`, taking turns, in short stages
-                                                    where there are very few evaluations (the predictor alone where
-                                                    batches are large); CMAES alone where there are many, and, in
+                                                    :class:`~searchlib.PredictorGuided`, taking turns; where there are
+                                                    very few evaluations :class:`~searchlib.BayesianOptimization` in
+                                                    its place (the predictor alone, in short stages, where batches
+                                                    are large); CMAES alone where there are many, and, in
                                                     large generations, where they are noisy and either very few or
                                                     more than some hundreds
     reals among choices                             both of these and :class:`~searchlib.LocalSearch`, taking turns;
@@ -174,7 +176,7 @@ def _with_reals(space: Space, evaluations: int, problem: Problem) -> Chosen:
     if importlib.util.find_spec("cma") is None:
         return _without_reals(space, evaluations, "reals, but pycma is not installed (pip install 'searchlib[cma]')")
     if not _only_reals(space):
-        return _mixed(space, evaluations)
+        return _mixed(space, evaluations, problem.noisy)
     if problem.noisy and not _FEW < evaluations <= _AVERAGED:
         population = 24 if evaluations <= _FEW else 64
         return Chosen(CMAES(population=population), "noisy reals: the mean of large generations averages over it")
@@ -187,8 +189,8 @@ def _with_reals(space: Space, evaluations: int, problem: Problem) -> Chosen:
         )
     if evaluations <= _FEW:
         return Chosen(
-            Portfolio((CMAES(), PredictorGuided(population=12, stage=6, significance=1.0))),
-            "reals and very few evaluations: a covariance and a predictor, trusted at once, learn from each other",
+            Portfolio((CMAES(), BayesianOptimization())),
+            "reals and very few evaluations: a covariance and a Gaussian process learn from each other",
         )
     return Chosen(
         Portfolio((CMAES(), PredictorGuided(population=12))),
@@ -196,10 +198,16 @@ def _with_reals(space: Space, evaluations: int, problem: Problem) -> Chosen:
     )
 
 
-def _mixed(space: Space, evaluations: int) -> Chosen:
+def _mixed(space: Space, evaluations: int, noisy: bool) -> Chosen:
     """Reals among choices."""
     if evaluations > _MANY:
         return _mixed_and_many(space)
+    if evaluations <= _FEW and not noisy:
+        return Chosen(
+            Portfolio((CMAES(), BayesianOptimization(), LocalSearch())),
+            "reals among choices, very few evaluations: a covariance, a Gaussian process and local moves learn from "
+            "each other",
+        )
     return Chosen(
         Portfolio((CMAES(), PredictorGuided(population=12), LocalSearch())),
         "reals among choices: a covariance, a predictor and local moves learn from each other",

@@ -15,6 +15,7 @@ from searchlib import (
     NSGA2,
     NSGA3,
     Auto,
+    BayesianOptimization,
     Beam,
     Cases,
     CatCMAwM,
@@ -71,6 +72,7 @@ __all__ = ["ALGORITHMS", "SPACES", "digest", "digests", "pairs"]
 
 ALGORITHMS = {
     "Auto": Auto(),
+    "BayesianOptimization": BayesianOptimization(initial=4, rounds=2, width=24),
     "Beam": Beam(width=3, expansion=2),
     "CMAES": CMAES(),
     "CMAES, separable": CMAES(population=4, covariance="separable"),

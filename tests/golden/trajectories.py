@@ -1,8 +1,9 @@
 """What every algorithm proposes, as digests, so that a change that nobody meant is seen.
 
 Candidates are scored by a function of whole numbers, and most of them consist of whole numbers, so that no other
-processor, BLAS or ``exp`` has a say; those that are reals count to six digits. Every search is cut into parts with a
-digest each, which say from where on it differs.
+processor, BLAS or ``exp`` has a say; those that are reals count to six digits. Algorithms that decide by linear algebra
+are compared only on processors that round as that one did on which they were recorded. Every search is cut into parts
+with a digest each, which say from where on it differs.
 
 ``python -m tests.golden.trajectories`` writes those of today into ``trajectories.json``, or only those that are named:
 ``python -m tests.golden.trajectories "NSGA2 on Binary"``. Do so where a change was meant, and say so in CHANGELOG.md.
@@ -17,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import threadpoolctl
 
 from searchlib import (
     AdditiveProfile,
@@ -41,8 +43,8 @@ FILE = Path(__file__).with_name("trajectories.json")
 BUDGET, BATCH = 192, 16
 #: Of those that take long, or (with slopes) to where the last digits decide.
 BUDGETS = {
-    "Auto": 80, "GaussNewton": 48, "Nevergrad": 64, "PredictorGuided": 112, "PredictorGuided by a process": 96,
-    "PredictorGuided by trees": 48,
+    "Auto": 80, "BayesianOptimization": 64, "GaussNewton": 48, "Nevergrad": 64, "PredictorGuided": 112,
+    "PredictorGuided by a process": 96, "PredictorGuided by trees": 48,
 }  # fmt: skip
 #: Candidates of a part that has a digest of its own.
 PART = 48
@@ -90,12 +92,19 @@ _ON = {
     "Stages": ("ExpertMerges",),
 }  # fmt: skip
 
+#: Whose candidates follow the last digits of linear algebra, which processors round in ways of their own.
+_ROUNDED = (
+    "Auto", "BayesianOptimization", "CMAES", "CMAES, separable", "CatCMAwM", "EstimationOfDistribution",
+    "EstimationOfDistribution, pairwise", "EvolutionStrategy", "EvolutionStrategy of seeds", "EvolutionStrategy, SNES",
+    "ExactAllocation", "GaussNewton", "LocalSearch", "NSGA3", "Nevergrad", "OnePlusOneES", "Portfolio",
+    "PredictorGuided", "PredictorGuided by a process", "PredictorGuided by trees", "ProbedAllocation",
+)  # fmt: skip
+
 #: What searches take from a library whose next version may do otherwise.
 _NEEDS = {
     "Auto on Product": "cma", "CMAES on Integer, wide": "cma", "CMAES, separable on Integer, wide": "cma",
     "EvolutionStrategy on Integer, wide": "cma", "CatCMAwM on Product": "cmaes", "Nevergrad on Binary": "nevergrad",
     "PredictorGuided by trees on Binary": "scikit-learn",
-    "GaussNewton on Affine": "numpy",  # its steps follow the last digits of its linear algebra
 }  # fmt: skip
 
 #: By name, an algorithm and a space.
@@ -146,12 +155,24 @@ def whole(rows):
 
 
 def needed(name):
-    """The library, and its version here, on which a search depends; None where there is none."""
+    """On what here a search depends: a library and its version, and how numbers are rounded; None: on nothing."""
+    needs = [arithmetic()] if SEARCHES[name][0] in _ROUNDED else []
     library = _NEEDS.get(name)
-    try:
-        return None if library is None else f"{library} {importlib.metadata.version(library)}"
-    except importlib.metadata.PackageNotFoundError:
-        return f"no {library}"
+    if library is not None:
+        try:
+            needs.append(f"{library} {importlib.metadata.version(library)}")
+        except importlib.metadata.PackageNotFoundError:
+            needs.append(f"no {library}")
+    return ", ".join(needs) or None
+
+
+def arithmetic():
+    """The version of numpy, and the processors for which its linear algebra and its functions were chosen."""
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["internal_api"] == "openblas"]
+    cores = {str(pool.get("architecture")) for pool in pools}
+    features = np._core._multiarray_umath.__cpu_features__
+    widest = next((name for name in ("AVX512_SKX", "AVX2", "ASIMD") if features.get(name)), "no vectors")
+    return " ".join(["numpy", np.__version__, *sorted(cores), widest])
 
 
 def searched(name):
