@@ -78,6 +78,9 @@ SHOWN: Mapping[str, Shown] = {
         "Exploration", "exploration.md", ("steps to 90 %",), "--jobs 2 --store out/exploration"
     ),
     "engine": Shown("The engine against its peers", "engine.md", ("rank",)),
+    "engine_100": Shown(
+        "The engine at 100 evaluations of reals", "engine.md", ("rank",), "--family c --family d --budget 100"
+    ),
     "scaling": Shown("More workers", "clusters.md"),
     "speed": Shown("Speed", "expert_pruning.md"),
     "speed_classes": Shown("What asking and telling costs", "engine.md", (), "--part classes"),
