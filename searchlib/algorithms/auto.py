@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
-from searchlib.algorithms.bayesian_optimization import BayesianOptimization
 from searchlib.algorithms.cma_es import CMAES
 from searchlib.algorithms.estimation_of_distribution import EstimationOfDistribution
 from searchlib.algorithms.evolution import Evolution
@@ -189,7 +188,7 @@ def _with_reals(space: Space, evaluations: int, problem: Problem) -> Chosen:
         )
     if evaluations <= _FEW:
         return Chosen(
-            Portfolio((CMAES(), BayesianOptimization())),
+            Portfolio((CMAES(), _bayesian())),
             "reals and very few evaluations: a covariance and a Gaussian process learn from each other",
         )
     return Chosen(
@@ -204,7 +203,7 @@ def _mixed(space: Space, evaluations: int, noisy: bool) -> Chosen:
         return _mixed_and_many(space)
     if evaluations <= _FEW and not noisy:
         return Chosen(
-            Portfolio((CMAES(), BayesianOptimization(), LocalSearch())),
+            Portfolio((CMAES(), _bayesian(), LocalSearch())),
             "reals among choices, very few evaluations: a covariance, a Gaussian process and local moves learn from "
             "each other",
         )
@@ -212,6 +211,12 @@ def _mixed(space: Space, evaluations: int, noisy: bool) -> Chosen:
         Portfolio((CMAES(), PredictorGuided(population=12), LocalSearch())),
         "reals among choices: a covariance, a predictor and local moves learn from each other",
     )
+
+
+def _bayesian() -> Algorithm:
+    from searchlib.algorithms.bayesian_optimization import BayesianOptimization  # scipy takes a tenth of a second
+
+    return BayesianOptimization()
 
 
 def _mixed_and_many(space: Space) -> Chosen:

@@ -67,7 +67,7 @@ class MaternProcess:
         self.parameters: NDArray[np.float64] = np.asarray(found.x, np.float64)
         signal, noise = np.exp(self.parameters[-2:])
         covariance = signal * _matern(self._squared(self._x, self.parameters))[0]
-        self._factor = linalg.cholesky(covariance + (noise + 1e-8) * np.eye(len(covariance)), lower=True)
+        self._factor = _factor(covariance, float(noise))
         self._weights = linalg.cho_solve((self._factor, True), self._y)
 
     @property
@@ -116,6 +116,16 @@ class MaternProcess:
         loss += 0.1 * (1 / inverse + inverse).sum() + signal - math.log(signal) + 30 * noise - 0.1 * math.log(noise)
         gradient += np.append(0.1 * (inverse - 1 / inverse), [signal - 1, 30 * noise - 0.1])
         return float(loss), gradient
+
+
+def _factor(covariance: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
+    """The lower Cholesky factor of the covariance with noise, or with as much more as rounding asks for."""
+    for more in (1e-8, 1e-6, 1e-4):
+        try:
+            return np.asarray(linalg.cholesky(covariance + (noise + more) * np.eye(len(covariance)), lower=True))
+        except linalg.LinAlgError:
+            continue
+    return np.asarray(linalg.cholesky(covariance + covariance.max() * np.eye(len(covariance)), lower=True))
 
 
 def _matern(squared: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -6,7 +6,7 @@ from scipy import optimize
 
 from searchlib import BayesianOptimization, LocalSearch, Problem, RandomSearch, search
 from searchlib.algorithms.bayesian_optimization import _log_improvement
-from searchlib.algorithms.matern_process import MaternProcess
+from searchlib.algorithms.matern_process import MaternProcess, _factor
 from searchlib.errors import InvalidSettings
 from searchlib.spaces import Binary, Categorical, Integer, Product, Real
 from searchlib.testing import check_algorithm
@@ -52,6 +52,18 @@ def test_features_that_do_not_matter_get_long_lengths():
     x = rng.uniform(-1, 1, (60, 4))
     inverse = MaternProcess(x, np.sin(3 * x[:, 0]) + x[:, 1] ** 2).parameters[:-2]
     assert inverse[:2].min() > inverse[2:].max() + 1
+
+
+def test_candidates_that_are_nearly_the_same_do_not_end_a_search():
+    x = np.array([[0.5], [0.5 + 1e-13], [0.5 - 1e-13], [0.9]])
+    start = np.array([-7.0, 5.0, np.log(1e-6)])  # the longest length and the least noise
+    for begin in (None, start):
+        mean, deviation = MaternProcess(x, np.array([0.0, 1.0, 2.0, 3.0]), begin).predict(x)
+        assert np.isfinite(mean).all()
+        assert (deviation > 0).all()
+    ones = np.ones((6, 6))
+    factor = _factor(148 * ones - 1e-5 * np.eye(6), 1e-9)
+    np.testing.assert_allclose(factor @ factor.T, 148 * ones, atol=1e-3)
 
 
 def test_the_logarithm_of_the_improvement_is_mpmaths():
