@@ -9,6 +9,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import time
@@ -44,6 +45,9 @@ BENCHMARKS: Mapping[str, str] = {
 #: Search seeds where the command line names no number, and the benchmark has no SEEDS of its own.
 SEEDS: Mapping[str, int] = {"smoke": 1, "small": 3, "paper": 5, "full": 3}
 
+#: Libraries that transformers imports, which warn of kernels for other machines and of their own deprecations.
+_TALKATIVE = ("torchao", "torch.utils._pytree")
+
 OK, WRONG_USAGE, CLAIM_BROKEN = 0, 2, 3
 
 
@@ -60,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP's threads spin while they wait for each other: with tensors this small and other work on the cores, that
     # made training twenty times slower. Read when torch is loaded; results are the same to the bit.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         module = importlib.import_module(BENCHMARKS[name])
     except ImportError as error:

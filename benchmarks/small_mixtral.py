@@ -298,6 +298,7 @@ def _train(recipe: Recipe, run: Path, stop_at: int) -> None:
     """Train up to ``stop_at``; that checkpoint, and the one on the way, go into the cache."""
     tokenizer = new_tokenizer()
     data = np.random.default_rng(recipe.seed)
+    print(f"training the small Mixtral: {stop_at} steps, minutes, once", file=sys.stderr)
     with threads(recipe.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = MixtralForCausalLM(recipe.config())
