@@ -315,7 +315,7 @@ def _aligned(lines: list[list[str]]) -> list[str]:
 
 
 def _spoken(claim: Claim, preset: str) -> str:
-    verdict = "holds" if claim.holds else "DOES NOT HOLD"
+    verdict = "holds" if claim.holds else "DOES NOT HOLD" if claim.preset == preset else "not shown at this size"
     aside = "" if claim.preset == preset else f" (a claim of the {claim.preset} preset)"
     facts = [f"value {_plain(claim.value)}"]
     if claim.bound is not None:

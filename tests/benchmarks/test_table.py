@@ -107,7 +107,8 @@ def test_the_status_says_whether_the_claims_of_the_preset_hold(fake, capsys, hol
     assert run(fake, "--holds", holds) == status
     printed = capsys.readouterr().out
     assert "random" in printed, "the table is printed whatever the claims say"
-    assert ("DOES NOT HOLD" in printed) == (holds != "yes")
+    assert ("DOES NOT HOLD" in printed) == (holds == "no")
+    assert ("not shown at this size" in printed) == (holds == "later")
     assert strict_json(fake / "fake.json")["claims"][0]["holds"] == (holds == "yes")
 
 
