@@ -14,7 +14,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ from searchlib.chunks import Chunk, ChunkScores
 from searchlib.errors import CacheError, InvalidSettings
 from searchlib.file_system import shared_file_system
 from searchlib.objective import Objective
+from searchlib.sealed_file import let_go
 from searchlib.space import Population, row_keys
 
 __all__ = ["CachedCells", "EvaluationCache", "ObjectiveCache"]
@@ -129,7 +130,7 @@ class EvaluationCache:
             except BaseException:
                 self._connection.close()
                 raise
-        weakref.finalize(self, _closed, self._connection)
+        weakref.finalize(self, let_go, self._connection)
 
     def of(self, objective: Objective, settings: Mapping[str, Any]) -> ObjectiveCache:
         """The part of the file that belongs to an objective, under settings as a study writes them down.
@@ -259,12 +260,6 @@ class EvaluationCache:
             raise CacheError(
                 f"{name} is damaged or not an evaluation cache ({error}); pass another path, or delete the file"
             ) from error
-
-
-def _closed(connection: sqlite3.Connection) -> None:
-    """Close a file that nobody uses any more, also where nobody has said so."""
-    with suppress(sqlite3.ProgrammingError):  # where it is forgotten in another thread than its own
-        connection.close()
 
 
 def _begins(path: Path) -> bytes:

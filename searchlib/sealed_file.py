@@ -21,7 +21,7 @@ try:
 except ImportError:  # not a POSIX system: two writers still collide on the number of their next batch
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["SealedFile", "sealed"]
+__all__ = ["SealedFile", "let_go", "sealed"]
 
 logger = logging.getLogger("searchlib")
 
@@ -55,7 +55,7 @@ class SealedFile:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None = None) -> None:
         self.path, self.connection, self.execute = path, connection, connection.execute
-        self._release = weakref.finalize(self, _let_go, path, connection, lock)
+        self._release = weakref.finalize(self, _give_back, path, connection, lock)
         self._flushed, self._shared, self._sure = time.monotonic(), _FLUSH_SECONDS, _SURE["WAL"]
         self._given_up = self._said_so = False
 
@@ -311,10 +311,14 @@ def _is_at(lock: int, name: str) -> bool:
         return False
 
 
-def _let_go(path: Path, connection: sqlite3.Connection, lock: int | None) -> None:
+def let_go(connection: sqlite3.Connection) -> None:
     """Close a file that nobody uses any more, also where nobody has said so."""
     with suppress(sqlite3.ProgrammingError):  # where it is forgotten in another thread than its own
         connection.close()
+
+
+def _give_back(path: Path, connection: sqlite3.Connection, lock: int | None) -> None:
+    let_go(connection)
     if lock is not None:
         _unlock(path, lock)
 

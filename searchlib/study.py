@@ -97,7 +97,6 @@ CREATE TABLE digest (
 """
 
 
-
 def check_format(file: SealedFile) -> None:
     """Refuse what is not a study of the present format.
 

@@ -16,7 +16,7 @@ from searchlib.arguments import check_field, flag, instance, whole_number
 from searchlib.errors import MissingOperator
 from searchlib.space import Population, Space
 
-__all__ = ["Algorithm", "Batch", "Evidence", "Problem", "Run", "Status", "in_order"]
+__all__ = ["Algorithm", "Batch", "Evidence", "Problem", "Run", "Status", "in_order", "succeeded"]
 
 
 class Status(enum.IntEnum):
@@ -133,6 +133,19 @@ def in_order(told: Sequence[Evidence]) -> list[tuple[Evidence, int]]:
     """Every candidate of some evidence, as (evidence, position in it), by id, whatever order it came in."""
     places = [(evidence, row) for evidence in told for row in range(len(evidence))]
     return sorted(places, key=lambda place: int(place[0].ids[place[1]]))
+
+
+def succeeded(
+    told: Sequence[Evidence],
+) -> tuple[NDArray[np.int64], Population, NDArray[np.float64], NDArray[np.float64]]:
+    """What succeeded of some evidence, by id, whatever order it came in: ids, rows, first values, secondary scores."""
+    ids = np.concatenate([evidence.ids for evidence in told])
+    done = np.concatenate([evidence.status for evidence in told]) == Status.DONE
+    order: NDArray[np.intp] = np.argsort(ids, kind="stable")
+    order = order[done[order]]
+    rows = np.concatenate([evidence.population for evidence in told])[order]
+    values = np.concatenate([evidence.values[:, 0] for evidence in told])[order]
+    return ids[order], rows, values, np.concatenate([evidence.secondary for evidence in told])[order]
 
 
 class Run(ABC):

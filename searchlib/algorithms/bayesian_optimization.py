@@ -11,7 +11,7 @@ import threadpoolctl
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, succeeded
 from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.matern_process import MaternProcess
 from searchlib.algorithms.proposed import Proposed
@@ -123,13 +123,9 @@ class _BayesianRun(Run):
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        ids = np.concatenate([evidence.ids for evidence in waiting])
-        done = np.concatenate([evidence.status for evidence in waiting]) == Status.DONE
-        order = np.argsort(ids, kind="stable")
-        order = order[done[order]]
-        rows = self._space.canonical(np.concatenate([evidence.population for evidence in waiting])[order])
-        values = np.concatenate([evidence.values[:, 0] for evidence in waiting])[order]
-        self._rows, self._values = np.concatenate([self._rows, rows]), np.append(self._values, values)
+        _, rows, values, _ = succeeded(waiting)
+        self._rows = np.concatenate([self._rows, self._space.canonical(rows)])
+        self._values = np.append(self._values, values)
 
     def _learned(self) -> tuple[Population, NDArray[np.float64]]:
         """The candidates that the process learns from."""
@@ -152,6 +148,8 @@ class _BayesianRun(Run):
                 if not len(pick):
                     break
                 found = np.concatenate([found, pick])
+                if len(found) == n:
+                    break
                 expected = process.value(float(process.predict(self._space.features(pick))[0][0]))
                 rows, values = np.concatenate([rows, pick]), np.append(values, expected)
         return found

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, succeeded
 from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.level_switch import LevelSwitch
 from searchlib.algorithms.proposed import Proposed
@@ -144,16 +144,10 @@ class _LocalRun(Run):
             return
         waiting, self._waiting = self._waiting, []
         count = sum(len(evidence) for evidence in waiting)
-        ids = np.concatenate([evidence.ids for evidence in waiting])
-        done = np.concatenate([evidence.status for evidence in waiting]) == Status.DONE
-        order: NDArray[np.intp] = np.argsort(ids, kind="stable")
-        order = order[done[order]]
+        ids, rows, values, ties = succeeded(waiting)
         before = self._value
-        if len(order):
-            rows = self._space.canonical(np.concatenate([evidence.population for evidence in waiting])[order])
-            values = np.concatenate([evidence.values[:, 0] for evidence in waiting])[order]
-            ties = np.concatenate([evidence.secondary for evidence in waiting])[order]
-            self._learn(ids[order], rows, values, np.where(np.isnan(ties), math.inf, ties))
+        if len(ids):
+            self._learn(ids, self._space.canonical(rows), values, np.where(np.isnan(ties), math.inf, ties))
         self._stalled = 0 if self._value < before else self._stalled + count
         if self._stalled > self._settings.patience * self._space.dimension:
             self._descent, self._incumbent, self._value = self._asked, self._incumbent[:0], (math.inf, math.inf)

@@ -11,7 +11,7 @@ import numpy as np
 import threadpoolctl
 from numpy.typing import NDArray
 
-from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, Status, succeeded
 from searchlib.algorithms.evolution import Evolution
 from searchlib.algorithms.gaussian_process import GaussianProcess
 from searchlib.algorithms.predictor import FittedPredictor, Predictor
@@ -245,16 +245,10 @@ class _Table:
         """Append what was told since the last call, by id, whatever order it came in."""
         if not waiting:
             return
-        ids = np.concatenate([evidence.ids for evidence in waiting])
-        status = np.concatenate([evidence.status for evidence in waiting])
-        values = np.concatenate([evidence.values[:, 0] for evidence in waiting])
+        _, rows, values, secondary = succeeded(waiting)
         if self._weight:
-            secondary = np.concatenate([evidence.secondary for evidence in waiting])
             values = values + self._weight * np.nan_to_num(secondary)
-        order = np.argsort(ids, kind="stable")
-        order = order[status[order] == Status.DONE]
-        rows = np.concatenate([evidence.population for evidence in waiting])[order]
-        self.population, self.values = np.concatenate([self.population, rows]), np.append(self.values, values[order])
+        self.population, self.values = np.concatenate([self.population, rows]), np.append(self.values, values)
 
 
 def _split(batch: Batch, n: int) -> tuple[Batch, Batch]:
