@@ -9,6 +9,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     repair = commands.add_parser("repair", help="write what is sound of a damaged study into another file")
     repair.add_argument("study", type=Path)
     repair.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="that is not there yet")
+    repair.add_argument("--json", action="store_true", help="as one JSON object")
     repair.set_defaults(run=_repair)
     return parser
 
@@ -299,7 +301,8 @@ def _migrate(options: argparse.Namespace) -> None:
 
 
 def _repair(options: argparse.Namespace) -> None:
-    print(repaired(options.study, options.output))
+    done = repaired(options.study, options.output)
+    print(json.dumps({**asdict(done), "path": str(done.path)}, indent=2) if options.json else done)
 
 
 def _summary(study: Study, result: Result) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import os
 import re
 import sqlite3
@@ -226,6 +227,11 @@ def test_the_command_says_what_is_left(study, tmp_path, capsys, whole):
     assert re.search(r"sound\.db: 5\d candidates of 5 batches are sound, \d+ rows of the file were left out", said)
     assert main(["repair", str(study), "-o", str(tmp_path / "sound.db")]) == 1
     assert "is there already" in capsys.readouterr().err
+    assert main(["repair", str(study), "-o", str(tmp_path / "other.db"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["batches"] == 5
+    assert told["path"] == str(tmp_path / "other.db")
+    assert f"{told['candidates']} candidates of 5 batches are sound, {told['left_out']} rows" in said
 
 
 def test_another_search_than_the_repaired_one_is_refused(study, tmp_path):
