@@ -15,7 +15,7 @@ from searchlib.objective import Objective
 from searchlib.seeded_population import as_seeded, bits_of
 from searchlib.study import ASKED, StoredBatch, Study
 
-__all__ = ["BatchJournal", "replayed"]
+__all__ = ["BatchJournal", "replayed", "require_same_values"]
 
 
 @final
@@ -48,11 +48,8 @@ class BatchJournal:
         before = None if stored is None else self._study.told(stored)
         if before is None:
             self._study.write_told(number, told, seconds, place)
-        elif not np.allclose(before.values, told.values, rtol=1e-9, atol=0.0, equal_nan=True):
-            raise StudyMismatch(
-                f"the scores on file for batch {number} now reduce to other values than they did; "
-                f"{type(self._objective).__name__}.aggregate has changed since the study was written"
-            )
+        else:
+            require_same_values(before.values, told.values, number, self._objective)
 
     def _write_digest(self, told: Told, stored: StoredBatch | None, asked: int, seconds: float) -> None:
         if stored is None:
@@ -67,6 +64,21 @@ class BatchJournal:
             )
         elif self._study.told(stored) is None:
             self._study.write_told(stored.number, told.take(kept_rows(told, self._signs)), seconds)
+
+
+def require_same_values(
+    before: NDArray[np.float64], now: NDArray[np.float64], number: int, objective: Objective
+) -> None:  # fmt: skip
+    """Refuse to go on with a study whose scores mean something else than when they were written.
+
+    Raises:
+        StudyMismatch: the values of batch ``number`` are others than on file.
+    """
+    if not np.allclose(before, now, rtol=1e-9, atol=0.0, equal_nan=True):
+        raise StudyMismatch(
+            f"the scores on file for batch {number} now reduce to other values than they did; "
+            f"{type(objective).__name__}.aggregate has changed since the study was written"
+        )
 
 
 def replayed(stored: StoredBatch, batch: Batch) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 from searchlib.algorithms.algorithm import Status
 from searchlib.errors import EvaluationFailed
@@ -25,6 +25,14 @@ class FailureCount:
         self._in_a_row, self._first_error = 0, ""
         #: Candidates that failed in all.
         self.total = 0
+
+    def state(self) -> list[Any]:
+        """What was counted, as JSON values."""
+        return [self._in_a_row, self._first_error, self.total]
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on from the counts of another one."""
+        self._in_a_row, self._first_error, self.total = state
 
     def count(self, told: Told) -> None:
         """Count a batch; candidates that were known already say nothing new.

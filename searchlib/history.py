@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, final
 
@@ -112,12 +112,17 @@ class History:
         #: Candidates told (each new, none failed) that the arrays do not hold.
         self.omitted = 0
 
-    def append(self, told: Told, omitted: int = 0, digest: str = "") -> None:
-        """Add a batch, or what is kept of it: without ``omitted`` candidates, all of it having the ``digest``."""
+    def append(
+        self, told: Told, omitted: int = 0, digest: str = "", sizes: Sequence[int] | None = None
+    ) -> None:  # fmt: skip
+        """Add a batch, or what is kept of it: without ``omitted`` candidates, all of it having the ``digest``.
+
+        With ``sizes`` it is several batches of so many candidates each.
+        """
         seeded: Any = as_seeded(told.population)
         if seeded is not None:  # a center for every generation would add up
             told = replace(told, population=seeded.without_center())
-        self._sizes.append(len(told.ids))
+        self._sizes.extend([len(told.ids)] if sizes is None else sizes)
         self._errors.update((self._held + row, error) for row, error in enumerate(told.errors) if error)
         told = replace(told, errors=())
         if seeded is not None or len(told.ids) >= _BLOCK:

@@ -23,6 +23,7 @@ from searchlib.budget import Budget
 from searchlib.case_overlap import overlaps
 from searchlib.case_source import CaseSource
 from searchlib.cases import Cases, Split
+from searchlib.committed_state import CommittedState
 from searchlib.description import FIXED, describe, identity
 from searchlib.duplicates import Known, told
 from searchlib.errors import InvalidSettings
@@ -207,6 +208,7 @@ class Search:
             self._flights = InFlight(self.objective, self._evaluator, self._cases[Split.SEARCH], self._study)
         self._unjournaled = Scorer(self.objective, self._evaluator, self._cases, None)
         self._open = ExitStack()
+        self._states: CommittedState | None = None
         self._depth = self._asked_n = 0
         self._planned: int | None = None  # evaluations, when the search began
         self._run: Run | None = None
@@ -215,6 +217,12 @@ class Search:
         self._halfway = False  # whether a batch was asked for and never told
         self._observations: NDArray[np.float64] | None = None  # of the batch that is about to be told
         self._asked, self._began = Asked(len(self._signs)), time.monotonic()
+        # Whatever else decides what a batch is told has a state of its own, or other rows on file.
+        plain = racing is None and cases is None and cache is None and not asynchronous
+        if self._study is not None and plain and not self.objective.recomputable:
+            self._states = CommittedState(
+                self._study, self.objective, self._scorer, self._known, self._spent, self._failing, self.history
+            )
         sizes = {split: 0 if self._external else len(cases) for split, cases in self._cases.items()}
         self._finals = Finals(
             self.objective, self._scorer, self.history, sizes, choose=self._choose, shortlist=self._shortlist,
@@ -448,6 +456,10 @@ class Search:
     def _step(self) -> Record | None:
         """One batch; None when the search is over."""
         start = time.perf_counter()
+        if self._states is not None and not len(self.history):
+            record = self._restored()
+            if record is not None:
+                return record
         if self._flights is None:
             stored: StoredBatch | None = next(self._stored, None)
             batch = self._propose(stored)
@@ -464,6 +476,8 @@ class Search:
             place = None if self._flights is None else self._flights.place
             self._journal.write(news, number, stored, self._asked_n, time.perf_counter() - start, place)
         self._learn(news)
+        if self._states is not None and self._run is not None:
+            self._states.write_if_due(self._run, number)
         self._halfway = False
         elapsed = time.perf_counter() - start
         self._spent.seconds += elapsed
@@ -475,6 +489,23 @@ class Search:
         return Record(
             self._spent.evaluations, self._spent.best_value, news.ids, news.population, news.values, news.status,
             elapsed, stored is not None, self._spent.hits,
+        )  # fmt: skip
+
+    def _restored(self) -> Record | None:
+        """All batches until the last committed state, as one; None: there is no state."""
+        assert self._states is not None
+        assert self._study is not None
+        assert self._run is not None
+        start = time.perf_counter()
+        found = self._states.restore(self._run)
+        if found is None:
+            return None
+        number, news = found
+        self._stored = self._study.batches(after=number)
+        self._spent.seconds += (elapsed := time.perf_counter() - start)
+        return Record(
+            self._spent.evaluations, self._spent.best_value, news.ids, news.population, news.values, news.status,
+            elapsed, True, self._spent.hits,
         )  # fmt: skip
 
     def _propose(self, stored: StoredBatch | None) -> Batch | None:

@@ -25,6 +25,8 @@ from searchlib.study import (
     PLACE,
     RESULT_ROW,
     SCHEMA,
+    STATE,
+    STATE_ARRAY,
     TABLES,
     Study,
     check_format,
@@ -175,7 +177,7 @@ class _Salvage:
             told = {number for number, _ in places}
             batches = min(batches, places[-1][1] if places else 0)
         kept = {name: table.rows for name, table in self.tables.items()}
-        kept["setting"] = [row for row in kept["setting"] if row[0] != "result"]
+        kept["setting"] = [row for row in kept["setting"] if row[0] not in ("result", STATE)]
         for name in ("batch", "chunk", "digest"):
             kept[name] = [row for row in kept[name] if row[0] < batches]
         kept["told"] = [row for row in kept["told"] if row[0] in told and row[0] < batches]
@@ -202,7 +204,8 @@ class _Salvage:
     def _lost_whose_scores_they_are(self, sound: set[str]) -> bool:
         """Whether an array is lost of which nobody knows which one it was, where it may be one of a batch."""
         array, ours = self.tables["array"], (*_OF_A_BATCH, PLACE)
-        nameless = any(not str(row[0]).startswith((*ours, "seeds", GIVEN_SEEDS, RESULT_ROW)) for row in array.bad)
+        others = ("seeds", GIVEN_SEEDS, RESULT_ROW, STATE_ARRAY)
+        nameless = any(not str(row[0]).startswith((*ours, *others)) for row in array.bad)
         return nameless or (array.unreadable and any(name.startswith(ours) for name in sound))
 
     def _batches(self) -> int:
@@ -243,6 +246,8 @@ class _Salvage:
 def _stays(name: str, batches: float, told: set[int], places: list[tuple[int, int]] | None) -> bool:
     """Whether an array belongs to what is kept."""
     kind, _, number = name.partition(" ")
+    if f"{kind} " == STATE_ARRAY:  # of batches that may be lost; it is only there to go on sooner
+        return False
     if f"{kind} " == PLACE:
         return places is not None and int(number) < len(places)
     if f"{kind} " == "stopped ":

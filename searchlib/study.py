@@ -37,8 +37,8 @@ from searchlib.selection_bias import Estimate
 from searchlib.space import Population, Space, space_from_json
 
 __all__ = [
-    "ASKED", "FORMAT", "GIVEN_SEEDS", "ONCE_UNKNOWN", "PLACE", "RESULT_ROW", "SCHEMA", "TABLES", "StoredBatch", "Study",
-    "check_format",
+    "ASKED", "FORMAT", "GIVEN_SEEDS", "ONCE_UNKNOWN", "PLACE", "RESULT_ROW", "SCHEMA", "STATE", "STATE_ARRAY", "TABLES",
+    "StoredBatch", "Study", "check_format",
 ]  # fmt: skip
 
 #: Version of the file format; :mod:`searchlib.migration` takes files from every older one to this.
@@ -59,6 +59,10 @@ PLACE = "told "
 
 #: What early searches did not write down; the numbers of candidates that they asked for are on file.
 ONCE_UNKNOWN = ("batch_given",)
+
+#: Name of the setting of the last committed state, and what the names of its arrays begin with.
+STATE = "state"
+STATE_ARRAY = "state "
 
 #: In which order tables refer to each other.
 TABLES = ("setting", "array", "batch", "chunk", "told", "reference", "memo", "digest")
@@ -259,11 +263,11 @@ class Study:
         self._file.insert("array", name, data.dtype.str, json.dumps(data.shape), data.tobytes(), replace=True)
 
     @reading
-    def batches(self, label: str = ASKED) -> Iterator[StoredBatch]:
-        """The batches with a label, in order; by default those that the algorithm was asked for."""
+    def batches(self, label: str = ASKED, after: int = -1) -> Iterator[StoredBatch]:
+        """The batches with a label and a number beyond ``after``, in order; by default all that were asked for."""
         settings = self.settings
         dtype, dimension = np.dtype(settings["dtype"]), settings["dimension"]
-        rows = self._file.rows("SELECT * FROM batch WHERE label = ? ORDER BY number", label)
+        rows = self._file.rows("SELECT * FROM batch WHERE label = ? AND number > ? ORDER BY number", label, after)
         if self._file.one("SELECT COUNT(*) - COALESCE(MAX(number) + 1, 0) FROM batch"):
             raise StudyDamaged(f"{str(self.path)!r} is damaged: a batch is missing; begin another study")
         digests = self._digests()
@@ -376,6 +380,60 @@ class Study:
             self.read_array(f"stopped {batch.number}"),
             self._cached(batch),
         )
+
+    @reading
+    def told_until(self, last: int) -> tuple[Told, list[int]]:
+        """All that was told about the batches up to number ``last``, as one, and how many candidates each had.
+
+        Of searches whose every batch is on file whole and was met by no race and no cache.
+        """
+        settings = self.settings
+        asked = self._file.rows("SELECT * FROM batch WHERE label = ? AND number <= ? ORDER BY number", ASKED, last)
+        told = self._file.rows("SELECT * FROM told WHERE batch <= ? ORDER BY batch", last)
+        numbers = [row[0] for row in asked]
+        expected(bool(numbers) and numbers[-1] == last, f"batch {last!r:.50} is none of its search")
+        expected(numbers == [row[0] for row in told], "batches without what was told")
+        sizes = [row[3] for row in asked]
+        n, errors = sum(sizes), [""] * sum(sizes)
+        for start, size, row in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, told, strict=True):
+            if row[5] is not None:
+                errors[start : start + size] = json.loads(row[5])
+        expected(len(errors) == n, "errors of other candidates")
+
+        def joined(rows: list[tuple[Any, ...]], column: int, dtype: Any, *shape: int) -> NDArray[Any]:
+            return np.frombuffer(b"".join(row[column] for row in rows), dtype).reshape(n, *shape)
+
+        population = joined(asked, 5, np.dtype(settings["dtype"]), settings["dimension"])
+        values, errs = joined(told, 1, np.float64, -1), joined(told, 3, np.float64, -1)
+        return Told(
+            joined(asked, 4, np.int64), population, values, joined(told, 2, np.float64), errs,
+            joined(told, 4, np.int8), joined(asked, 6, np.bool_), tuple(errors),
+        ), sizes  # fmt: skip
+
+    @reading
+    def read_state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The last committed state, as :meth:`write_state` was given it, or None where there is none."""
+        stored = self.settings.get(STATE)
+        if stored is None:
+            return None
+        arrays = {name: self.read_array(f"{STATE_ARRAY}{name}") for name in stored["arrays"]}
+        expected(all(array is not None for array in arrays.values()), "a state without its arrays")
+        return stored["search"], {**stored["values"], **arrays}
+
+    def write_state(self, search: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+        """Commit a state in place of the one before.
+
+        Arguments:
+            search: JSON values of the search itself.
+            run: arrays and JSON values of its algorithm, by their names.
+        """
+        arrays = {name: item for name, item in run.items() if isinstance(item, np.ndarray)}
+        values = {name: item for name, item in run.items() if name not in arrays}
+        data = json.dumps({"search": search, "arrays": list(arrays), "values": values}, allow_nan=False)
+        with self._file.transaction():
+            for name, array in arrays.items():
+                self._insert_array(f"{STATE_ARRAY}{name}", array)
+            self._file.insert("setting", STATE, data, replace=True)
 
     def _cached(self, batch: StoredBatch) -> NDArray[np.bool_] | None:
         hits = self.hits(batch.number)

@@ -23,6 +23,7 @@ LAYERS = [
     "loop",
     "search_arguments",
     "standing",
+    "committed_state",
     "batch_journal",
     "in_flight",
     "failure_count",

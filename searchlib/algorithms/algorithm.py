@@ -177,6 +177,27 @@ class Run(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say which of its candidates it compares")
 
+    def state(self) -> Mapping[str, Any] | None:
+        """All that asks and tells have left in this run, as arrays and JSON values, from which :meth:`restore` goes on.
+
+        None, the default: nobody can take it over, and a resumed search makes it again by asking and telling.
+        """
+        return None
+
+    def restore(self, state: Mapping[str, Any], asked: Population) -> None:
+        """Go on where another run of the same settings on the same problem had this :meth:`state`.
+
+        Called before anything else. The state may come from a file that anybody has written.
+
+        Arguments:
+            state: from the other run.
+            asked: what that one had been asked for, in order, ``(n, d)``.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is no such state.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no state to go on from")
+
     def notes(self) -> Mapping[str, Any]:
         """What a user may want to know about this run afterwards, as JSON values; nothing by default.
 

@@ -142,6 +142,12 @@ class _AutoRun(Run):
     def recommend(self, n: int) -> Population:
         return self._run.recommend(n)
 
+    def state(self) -> Mapping[str, Any] | None:
+        return self._run.state()
+
+    def restore(self, state: Mapping[str, Any], asked: Population) -> None:
+        self._run.restore(state, asked)
+
     def notes(self) -> Mapping[str, Any]:
         return {"chosen": repr(self._chosen.algorithm), "because": self._chosen.because, **self._run.notes()}
 

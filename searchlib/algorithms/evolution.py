@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -94,6 +95,23 @@ class _EvolutionRun(Run):
     def tell(self, evidence: Evidence) -> None:
         self._proposed.note_strangers(evidence)
         self._archive.add(evidence)
+
+    def state(self) -> Mapping[str, Any]:
+        return {
+            **self._archive.state(), "generator": self._rng.bit_generator.state, "seeds left": len(self._seeds),
+            "unbred": self._unbred, "mutation pool": self._mutation_pool, "crossover pool": self._crossover_pool,
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any], asked: Population) -> None:
+        self._archive.restore(state)
+        self._rng.bit_generator.state = state["generator"]
+        self._proposed.restore(asked)
+        self._asked = len(asked)
+        seeds = len(self._seeds)
+        self._seeds = self._seeds[seeds - whole_number("seeds left", state["seeds left"], 0, seeds) :]
+        self._unbred = whole_number("unbred", state["unbred"], 0)
+        self._mutation_pool = self._space.check(state["mutation pool"])
+        self._crossover_pool = self._space.check(state["crossover pool"])
 
     def recommend(self, n: int) -> Population:
         self._archive.settle()

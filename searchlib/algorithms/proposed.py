@@ -40,6 +40,11 @@ class Proposed:
         if strangers.any():
             self._keys.claim(row_keys(self._space.canonical(evidence.population[strangers])))
 
+    def restore(self, rows: Population) -> None:
+        """Know the rows that another run proposed."""
+        for start in range(0, len(rows), _WIDEST):
+            self.claim(rows[start : start + _WIDEST])
+
     def claim(self, rows: Population, limit: int | None = None) -> Population:
         """The first ``limit`` canonical rows that were unknown, each once; from now on they are known."""
         places = self.claim_places(rows, limit)

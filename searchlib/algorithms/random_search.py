@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -57,6 +58,17 @@ class _RandomRun(Run):
 
     def tell(self, evidence: Evidence) -> None:
         self._kept.add(evidence)
+
+    def state(self) -> Mapping[str, Any] | None:
+        if not isinstance(self._kept, Archive):
+            return None
+        return {**self._kept.state(), "generator": self._rng.bit_generator.state}
+
+    def restore(self, state: Mapping[str, Any], asked: Population) -> None:
+        assert isinstance(self._kept, Archive)
+        self._kept.restore(state)
+        self._rng.bit_generator.state = state["generator"]
+        self._asked = len(asked)
 
     def recommend(self, n: int) -> Population:
         self._kept.settle()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def check_algorithm(algorithm: Algorithm, space: Space, *, seed: int = 0, rounds
     Checks that it proposes canonical rows of the space under consecutive ids, that the seed alone decides its trace,
     that the order of tells between two asks has no effect, that it changes nothing it is given, that failed candidates
     are never recommended, that it can be asked for one more while some are not told yet (where batches are compared),
-    that strangers (negative ids) are accepted, and that a study abandoned at any batch resumes
-    to the same history.
+    that strangers (negative ids) are accepted, that a run goes on from the state of another one (where it has any) as
+    that one does, and that a study abandoned at any batch resumes to the same history.
 
     Arguments:
         algorithm: settings to check.
@@ -57,6 +58,7 @@ def check_algorithm(algorithm: Algorithm, space: Space, *, seed: int = 0, rounds
         _check_late_tells(algorithm, space, seed, 3 * rounds)
     _check_failures(algorithm, space, seed)
     _check_strangers(algorithm, space, seed)
+    _check_state(algorithm, space, seed, rounds)
     _check_resume(algorithm, space, seed)
 
 
@@ -158,6 +160,41 @@ def _check_strangers(algorithm: Algorithm, space: Space, seed: int) -> None:
     rows = space.canonical(space.sample(np.random.default_rng(seed + 3), 4))
     run.tell(_evidence(-1 - np.arange(4), rows, _values(space, rows, seed), np.zeros(4, bool)))
     expect(len(run.ask(2)) > 0 or space.size <= 4, f"{algorithm!r} proposes nothing after it was told of strangers")
+
+
+def _check_state(algorithm: Algorithm, space: Space, seed: int, rounds: int) -> None:
+    """A run that is given the state of another one and what was asked there goes on like that one, at any moment."""
+    asks = list(itertools.islice(itertools.cycle(_ASKS), 2 * rounds))
+    for place in range(rounds):
+        first, second = _start(algorithm, space, seed), _start(algorithm, space, seed)
+        before = [_asked_and_told(first, space, seed, n) for n in asks[:place]]
+        state = first.state()
+        if state is None:
+            return
+        asked = np.concatenate([np.empty((0, space.dimension), space.dtype), *before])
+        second.restore(_through_a_file(state), asked)
+        for n in asks[place:]:
+            one, other = (_asked_and_told(run, space, seed, n) for run in (first, second))
+            expect(
+                row_keys(one) == row_keys(other),
+                f"{algorithm!r} proposes other candidates when it goes on from its state after {place} asks",
+            )
+        short, other = first.recommend(3), second.recommend(3)
+        expect(row_keys(short) == row_keys(other), f"{algorithm!r} recommends others when it goes on from its state")
+
+
+def _asked_and_told(run: Run, space: Space, seed: int, n: int) -> NDArray[Any]:
+    batch = run.ask(n)
+    rows = np.asarray(batch.population)
+    failed = np.array([key[0] % 4 == 3 for key in row_keys(rows)], np.bool_)
+    run.tell(_evidence(batch.ids, rows, _values(space, rows, seed), failed))
+    return rows
+
+
+def _through_a_file(state: Mapping[str, Any]) -> dict[str, Any]:
+    arrays = {name: item.copy() for name, item in state.items() if isinstance(item, np.ndarray)}
+    values = {name: item for name, item in state.items() if name not in arrays}
+    return {**json.loads(json.dumps(values, allow_nan=False)), **arrays}
 
 
 class _Toy(Objective):

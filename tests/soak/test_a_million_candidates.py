@@ -97,8 +97,7 @@ def test_the_driver_grows_by_less_than_the_arrays_of_its_history(measured):
 def test_a_resumed_study_is_read_fast_and_the_same(measured):
     assert measured["same"] == [True, True, measured["same"][2]]
     assert measured["same"][2] >= CANDIDATES
-    if measured["algorithm"] == "RandomSearch":  # others make their choices again
-        assert measured["resume"] < 20 * CANDIDATES / 1e6 + 1
+    assert measured["resume"] < 20 * CANDIDATES / 1e6 + 1
 
 
 def test_the_file_takes_as_many_bytes_as_is_said(measured):

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from searchlib import Cases, LocalSearch, Objective, Split, Study, search
+from searchlib import Cases, Evolution, LocalSearch, Objective, Split, Study, committed_state, search
 from searchlib.errors import SearchlibError, StudyBusy, StudyDamaged
 from searchlib.spaces import Subset
 
@@ -49,12 +49,28 @@ def hash_of(case):
 
 
 def run(study, log, seconds=0.0):
-    return search(Logged(log, seconds), LocalSearch(), budget=BUDGET, seed=4, study=study, batch_size=7)
+    return search(Logged(log, seconds), chosen[-1][0], budget=BUDGET, seed=4, study=study, batch_size=7)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
+#: Algorithms, and the chunks of their 9 batches: 60 candidates, cut into chunks of 3 candidates and 2 of 4 cases. The
+#: states of the second one are on file, every few batches.
+ALGORITHMS = {
+    "replayed": (LocalSearch(), 8 * 3 * 2 + 2 * 2),
+    "from states": (Evolution(population=12, offspring=7), (3 + 2 + 6 * 3 + 2) * 2),
+}
+BATCHES = 9
+chosen = [ALGORITHMS["replayed"]]
+
+
+@pytest.fixture(scope="module", params=ALGORITHMS)
+def undisturbed(tmp_path_factory, request):
+    chosen.append(ALGORITHMS[request.param])
+    committed_state._LEAST, least = 8, committed_state._LEAST
+    yield whole(tmp_path_factory.mktemp("whole"))
+    committed_state._LEAST = least
+
+
+def whole(folder):
     result = run(folder / "s.db", folder / "log")
     cells = (folder / "log").read_text().splitlines()
     assert len(cells) == len(set(cells)) >= 4 * BUDGET
@@ -252,10 +268,6 @@ def known(study):
         return str(empty).partition(":")[2], set()
 
 
-#: Of 60 candidates in batches of 7, cut into chunks of 3 candidates and 2 of 4 cases.
-BATCHES, CHUNKS = 9, 8 * 3 * 2 + 2 * 2
-
-
 def cuts(ends, rng):
     """Where a log is cut: around the end of every transaction, and anywhere."""
     near = [end + shift for end in ends for shift in ((-4120, -1, 0, 1) if MANY else (-1, 0))]
@@ -280,7 +292,7 @@ def test_a_log_that_ends_anywhere_holds_all_that_was_committed_before_there(tmp_
         assert cells or len(digest) == 32 or "has had no time to begin" in digest
         before = digest, cells
     assert len(found) == len(ends) + 1
-    assert sum(len(found[end][1]) > len(found[end - 1][1]) for end in range(1, len(ends) + 1)) == CHUNKS
+    assert sum(len(found[end][1]) > len(found[end - 1][1]) for end in range(1, len(ends) + 1)) == chosen[-1][1]
     assert before[0] == undisturbed[0].history.digest
     assert len({digest for digest, _ in found.values()}) >= 1 + BATCHES  # of no batch, and of every batch
     for cut in rng.choice(places, 60 if MANY else 4, replace=False):
