@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, as_completed, wait
 from typing import Any, cast, final
 
@@ -18,7 +18,8 @@ from searchlib.errors import WorkersLost
 from searchlib.worker import Task, work
 
 __all__ = [
-    "PROCESSES", "DaskExecutor", "Processes", "RayExecutor", "abandon", "all_of", "arrived", "died", "next_of", "sent",
+    "PROCESSES", "DaskExecutor", "Processes", "RayExecutor", "Scored", "abandon", "all_of", "arrived", "died",
+    "next_of", "sent",
 ]  # fmt: skip
 
 logger = logging.getLogger("searchlib")
@@ -28,6 +29,9 @@ _DEATHS = ("BrokenProcessPool", "KilledWorker", "ShutdownExecutorError", "Worker
 
 #: What dask raises for a task that nobody takes any more.
 _GONE = ("ClosedClientError",)
+
+#: What comes back from a worker.
+Scored = Future[list[ChunkScores]]
 
 #: Seconds after which worker processes without work end, as in joblib.
 _IDLE = 300
@@ -131,25 +135,25 @@ class RayExecutor(Executor):
         return cast("Future[Any]", remote.remote(*arguments, **named).future())
 
 
-def sent(executor: Executor, task: Task) -> Future[ChunkScores]:
-    """A chunk on its way to a worker; a worker that has died before it was sent is found when it is waited for.
+def sent(executor: Executor, tasks: Sequence[Task]) -> Scored:
+    """Chunks on their way to one worker; a worker that has died before they were sent is found when it is waited for.
 
     Raises:
         WorkersLost: the cluster has gone away.
     """
     try:
-        return executor.submit(work, task)
+        return executor.submit(work, tasks)
     except Exception as error:
         if type(error).__name__ in _GONE:
             raise lost() from error
         if not died(error):
             raise
-        future: Future[ChunkScores] = Future()
+        future: Scored = Future()
         future.set_exception(error)
         return future
 
 
-def arrived(executor: Executor, future: Future[ChunkScores]) -> ChunkScores | Exception:
+def arrived(executor: Executor, future: Scored) -> list[ChunkScores] | Exception:
     """What has come back from a worker: scores, or its death.
 
     Raises:
@@ -174,7 +178,7 @@ def lost(why: str = "the workers have gone away (was their scheduler stopped?)")
     )
 
 
-def all_of(executor: Executor, submitted: Iterable[Future[ChunkScores]]) -> Iterator[Future[ChunkScores]]:
+def all_of(executor: Executor, submitted: Iterable[Scored]) -> Iterator[Scored]:
     """All futures, each as it is done.
 
     Raises:
@@ -190,7 +194,7 @@ def all_of(executor: Executor, submitted: Iterable[Future[ChunkScores]]) -> Iter
             _look_after(executor)
 
 
-def next_of(executor: Executor, submitted: Iterable[Future[ChunkScores]]) -> set[Future[ChunkScores]]:
+def next_of(executor: Executor, submitted: Iterable[Scored]) -> set[Scored]:
     """The futures that are done, at least one.
 
     Raises:
@@ -207,7 +211,7 @@ def _look_after(executor: Executor) -> None:
         executor.look_after()
 
 
-def abandon(executor: Executor, submitted: Iterable[Future[ChunkScores]]) -> None:
+def abandon(executor: Executor, submitted: Iterable[Scored]) -> None:
     """Let go of what has not come back; worker processes of this machine that are still busy with it end."""
     busy = [future for future in submitted if not future.cancel() and not future.done()]
     if isinstance(executor, ThreadPoolExecutor):

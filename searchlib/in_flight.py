@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import final
 
@@ -13,7 +13,7 @@ from searchlib.cases import Cases, Split
 from searchlib.chunks import Chunk, ChunkScores, plan_chunks
 from searchlib.errors import InvalidSettings, StudyDamaged
 from searchlib.evaluation import Evaluator
-from searchlib.executors import abandon, all_of, arrived, next_of, sent
+from searchlib.executors import Scored, abandon, all_of, arrived, next_of, sent
 from searchlib.objective import Objective
 from searchlib.scoretable import ScoreTable
 from searchlib.space import row_keys
@@ -67,7 +67,7 @@ class InFlight:
         self._most = evaluator.workers + (evaluator.workers > 1)
         self._flights: dict[int, Flight] = {}
         self._landed: deque[int] = deque()
-        self._futures: dict[Future[ChunkScores], tuple[Flight, Task]] = {}
+        self._futures: dict[Scored, tuple[Flight, Task]] = {}
         self._executor: Executor | None = None
         self.launched = self._told = 0
 
@@ -165,7 +165,7 @@ class InFlight:
             self._executor = None
         for future in sorted(landed, key=lambda future: self._futures[future][0].number):
             (flight, task), came = self._futures.pop(future), landed[future]
-            yield flight, self._evaluator.alone(task) if isinstance(came, Exception) else came
+            yield flight, self._evaluator.alone(task) if isinstance(came, Exception) else came[0]
 
     def _send(self) -> None:
         """Hand the workers what they do not have."""
@@ -180,4 +180,4 @@ class InFlight:
                         "asynchronous=True works on joblib's loky, threading, dask and ray backends; leave it out here"
                     )
                 task = self._evaluator.task(flight.batch.population, Split.SEARCH, chunk)
-                self._futures[sent(self._executor, task)] = (flight, task)
+                self._futures[sent(self._executor, (task,))] = (flight, task)

@@ -29,8 +29,8 @@ logger = logging.getLogger("searchlib")
 #: nothing, a power cut at most this much work.
 _FLUSH_SECONDS = 0.02
 
-#: … or than so many times what the last flush took, so that slow disks cost a search a twentieth at most.
-_FLUSH_SHARE = 20
+#: … or than so many times what the last flush took, so that slow disks cost a search a fiftieth at most.
+_FLUSH_SHARE = 50
 
 #: How sure a commit is that is flushed and one that is not, by SQLite's journal. Without a flush a write-ahead log may
 #: lose its last commits, but a rollback journal the file (https://sqlite.org/pragma.html#pragma_synchronous).

@@ -10,7 +10,7 @@ import os
 import pickle
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import final
@@ -77,7 +77,12 @@ def _close_all() -> None:
         _OPEN.popitem()[1].stack.close()
 
 
-def work(task: Task) -> ChunkScores:
+def work(tasks: Sequence[Task]) -> list[ChunkScores]:
+    """Score some chunks, one after the other."""
+    return [_worked(task) for task in tasks]
+
+
+def _worked(task: Task) -> ChunkScores:
     """Score a chunk with a copy of the objective that nobody else is using; threads of one process never share one."""
     _may_grow()
     with _LOCK:

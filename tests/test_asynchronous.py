@@ -75,19 +75,19 @@ class BreakingPool(Executor):
     def __init__(self):
         self.broken, self.taken, self.lock = False, [], threading.Lock()
 
-    def submit(self, function, task):
+    def submit(self, function, tasks):
         if self.broken:
             raise BrokenProcessPool("it is broken")
         self.taken.append(future := Future())
-        deadly = Integers.space.decode(task.rows[0]) % 2 == 0
-        what = (0.02, self.end, (future,)) if deadly else (0.06, self.answer, (future, function, task))
+        deadly = Integers.space.decode(tasks[0].rows[0]) % 2 == 0
+        what = (0.02, self.end, (future,)) if deadly else (0.06, self.answer, (future, function, tasks))
         threading.Timer(*what).start()
         return future
 
-    def answer(self, future, function, task):
+    def answer(self, future, function, tasks):
         with self.lock:
             if not (self.broken or future.done()):
-                future.set_result(function(task))
+                future.set_result(function(tasks))
 
     def end(self, guilty):
         self.broken = True
