@@ -23,6 +23,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.navigation_bound import AT_FULL_SPEED, steps_at_full_speed
 from benchmarks.navigation_runs import (
     ARENAS,
     BY_ORCA,
@@ -42,7 +43,9 @@ from benchmarks.navigation_runs import (
 )
 from benchmarks.table import Table, paired_lower_bound
 from benchmarks.uav_pursuit import wilson
+from benchmarks.uav_recipes import evolved_inner_loop
 from searchlib import EvolutionStrategy
+from searchlib.objectives.uav_settings import UavSettings
 
 __all__ = ["DESCRIPTION", "PRESETS", "SEEDS", "add_arguments", "run"]
 
@@ -96,6 +99,7 @@ def run(arguments: argparse.Namespace) -> Table:
             for method, judged in by_task[said].items():
                 for one in judged:
                     table.add(said, method, **_metrics(one))
+    _tell_bound(table, effort, arenas)
     _claim_alike(table, effort, outcomes)
     for arena in arenas:
         rows = _rows(outcomes, arena)[task(arena, max(effort.sizes_of(ARENAS[arena])))]
@@ -106,6 +110,15 @@ def run(arguments: argparse.Namespace) -> Table:
     if arguments.pictures:
         _draw(effort, outcomes, arenas, arguments.pictures)
     return table
+
+
+def _tell_bound(table: Table, effort: Effort, arenas: Iterable[str]) -> None:
+    """What nobody can beat where drones fly."""
+    for arena in (name for name in arenas if ARENAS[name].settings.flight is not None):
+        law = evolved_inner_loop(UavSettings())
+        for said, layouts in judged_layouts(effort, arena).items():
+            steps = steps_at_full_speed(ARENAS[arena].settings, law, layouts)
+            table.add(said, AT_FULL_SPEED, steps=float(steps.mean()))
 
 
 def _agents(said: str) -> int:
