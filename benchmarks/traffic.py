@@ -56,7 +56,7 @@ PRESETS: Mapping[str, Effort] = {
         4, arms=(OURS, NO_NEIGHBORS), tests=1, city_seconds=400,
         networks=("cologne1", "cologne3", "cologne8", "ingolstadt1", "ingolstadt7", "grid4x4"),
     ),
-    "paper": Effort(8),
+    "paper": Effort(14),
     "full": Effort(60, tests=10, city_seconds=3600, city_vehicles=16_317),
 }  # fmt: skip
 SEEDS: Mapping[str, int] = {"smoke": 1, "small": 1, "paper": 3, "full": 5}
