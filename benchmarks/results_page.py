@@ -81,6 +81,10 @@ SHOWN: Mapping[str, Shown] = {
     "engine_100": Shown(
         "The engine at 100 evaluations of reals", "engine.md", ("rank",), "--family c --family d --budget 100"
     ),
+    "engine_smac": Shown(
+        "The engine at 100 evaluations of choices, SMAC3 among the rivals", "engine.md", ("rank",),
+        "--family a1 --family a2 --family b --budget 100",
+    ),
     "scaling": Shown("More workers", "clusters.md"),
     "speed": Shown("Speed", "expert_pruning.md"),
     "speed_classes": Shown("What asking and telling costs", "engine.md", (), "--part classes"),
