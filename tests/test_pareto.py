@@ -17,6 +17,24 @@ def ranks_by_definition(values):
     return ranks
 
 
+@pytest.mark.parametrize("rows", [1, 40, 700, 3000])
+@pytest.mark.parametrize("objectives", [2, 3, 4, 6])
+def test_fronts_are_the_same_until_there_are_enough(objectives, rows):
+    rng = np.random.default_rng([objectives, rows])
+    values = rng.integers(0, 12, (rows, objectives)).astype(float)
+    whole = dominance_ranks(values)
+    for enough in (0, 1, rows // 3, rows, rows + 9):
+        ranks, distinct = dominance_ranks(values, enough=enough), 0
+        for front in range(whole.max() + 1):
+            if distinct >= enough:
+                break
+            assert ((ranks == front) == (whole == front)).all()
+            distinct += len(np.unique(values[whole == front], axis=0))
+        else:
+            front += 1
+        assert (ranks[whole >= front] >= front).all()
+
+
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("levels", [3, 8, None])
 def test_ranks_are_those_of_the_definition_also_among_equals(m, levels):

@@ -113,7 +113,7 @@ class FrontRun(Run):
         if not len(fresh.rows):
             return
         both, order = merged([self._survivors, fresh])
-        ranks = dominance_ranks(both.values)
+        ranks = dominance_ranks(both.values, enough=self._size)
         self._front.consider(both.take((ranks == 0) & (order >= len(self._survivors.rows))))  # others are on no front
         chosen, self._distance = self._survival.survive(both.values, ranks, self._size)
         self._survivors = both.take(chosen)

@@ -150,10 +150,9 @@ class _ReferenceDirections(Survival):
         """The direction closest to every row (algorithm 3), and the squared distance to it."""
         span = nadir - self._ideal
         scaled = (values - self._ideal) / np.where(span > 0, span, 1.0)
-        along = scaled @ self._units.T
-        apart = (scaled**2).sum(axis=1)[:, None] - along**2
-        niche = apart.argmin(axis=1)
-        return niche, apart[np.arange(len(values)), niche]
+        along = scaled @ self._units.T  # nowhere negative: the closest direction is the one it is longest on
+        niche = along.argmax(axis=1)
+        return niche, (scaled**2).sum(axis=1) - along[np.arange(len(values)), niche] ** 2
 
     def _fill(
         self, last: NDArray[np.intp], count: NDArray[np.intp], niche: NDArray[np.intp], distance: NDArray[np.float64],
@@ -163,8 +162,8 @@ class _ReferenceDirections(Survival):
         shuffled = self._rng.permutation(last)
         shuffled = shuffled[np.argsort(distance[shuffled], kind="stable")]
         waiting: dict[int, list[int]] = {}  # of every niche, the closest row first
-        for row in shuffled.tolist():
-            waiting.setdefault(int(niche[row]), []).append(row)
+        for row, own in zip(shuffled.tolist(), niche[shuffled].tolist(), strict=True):
+            waiting.setdefault(own, []).append(row)
         served = {index: int(count[index]) for index in waiting}
         chosen: list[int] = []
         while len(chosen) < n:
