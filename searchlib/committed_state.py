@@ -72,7 +72,8 @@ class CommittedState:
                 f"its algorithm, which is only there to go on sooner; searchlib repair {self._study.path.name} -o "
                 f"sound.db makes a copy without it"
             ) from error
-        self._known.add(told.population, 0)
+        for start in range(0, len(told.ids), _LEAST):  # keys of all at once would be as large as the history
+            self._known.add(told.population[start : start + _LEAST], start)
         self._history.append(told, sizes=sizes)
         self._last = len(self._history)
         self._check(search["batch"], told.take(np.arange(self._last - sizes[-1], self._last)))

@@ -394,6 +394,7 @@ class Study:
         expected(bool(numbers) and numbers[-1] == last, f"batch {last!r:.50} is none of its search")
         expected(numbers == [row[0] for row in told], "batches without what was told")
         sizes = [row[3] for row in asked]
+        expected(min(sizes) >= 0, f"a batch of {min(sizes)} candidates")
         n, errors = sum(sizes), [""] * sum(sizes)
         for start, size, row in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, told, strict=True):
             if row[5] is not None:
