@@ -74,7 +74,7 @@ def require_same_values(
     Raises:
         StudyMismatch: the values of batch ``number`` are others than on file.
     """
-    if not np.allclose(before, now, rtol=1e-9, atol=0.0, equal_nan=True):
+    if before.shape != now.shape or not np.allclose(before, now, rtol=1e-9, atol=0.0, equal_nan=True):
         raise StudyMismatch(
             f"the scores on file for batch {number} now reduce to other values than they did; "
             f"{type(objective).__name__}.aggregate has changed since the study was written"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from searchlib.algorithms.algorithm import Run
+from searchlib.algorithms.algorithm import Evidence, Run, Status
 from searchlib.batch_journal import require_same_values
 from searchlib.cases import Split
-from searchlib.duplicates import Known
 from searchlib.errors import SearchlibError, StudyDamaged
-from searchlib.failure_count import FailureCount
-from searchlib.history import History, Told
+from searchlib.history import Told
 from searchlib.objective import Objective
 from searchlib.scoring import Scorer
-from searchlib.spending import Spending
 from searchlib.study import Study
 
-__all__ = ["CommittedState"]
+__all__ = ["CommittedState", "in_batches"]
 
 #: Candidates that lie between two states at least, and as a share of all until then.
 _LEAST, _SHARE = 16_384, 1 / 32
@@ -32,64 +31,92 @@ class CommittedState:
     """The states of a search whose algorithm can say its own (:meth:`searchlib.algorithms.Run.state`).
 
     A state abbreviates the journal and adds nothing to it: without one the same search is replayed from its batches.
+    It holds the algorithm's own part only; all else follows from what was told.
 
     Arguments:
         study: where.
         objective: what is searched.
         scorer: of the search.
-        known, spent, failing, history: what the search itself counts and remembers.
+        signs: that make values minimized.
     """
 
-    def __init__(
-        self, study: Study, objective: Objective, scorer: Scorer, known: Known, spent: Spending,
-        failing: FailureCount, history: History,
-    ) -> None:  # fmt: skip
-        self._study, self._objective, self._scorer, self._known = study, objective, scorer, known
-        self._spent, self._failing, self._history = spent, failing, history
+    def __init__(self, study: Study, objective: Objective, scorer: Scorer, signs: NDArray[np.float64]) -> None:
+        self._study, self._objective, self._scorer, self._signs = study, objective, scorer, signs
         self._last = 0  # candidates in the last state
 
-    def restore(self, run: Run) -> tuple[int, Told] | None:
-        """Bring the search and its algorithm to the last state; its last batch, and all that was told until then.
+    def restore(self, run: Run) -> tuple[int, Told, list[int]] | None:
+        """Bring a run to the last state.
 
-        None where there is no state; then nothing has changed.
+        Returns:
+            the number of the last batch, all that was told until then, and how many candidates every batch had. None
+            where there is no state, or one of another layout or algorithm; then nothing has changed.
 
         Raises:
             StudyDamaged: the state is none of this algorithm.
-            StudyMismatch: the scores on file of the last batch have other values than they had.
+            StudyMismatch: the scores on file have other values than they had.
         """
         found = self._study.read_state()
-        if found is None or found[0]["layout"] != _LAYOUT or run.state() is None:
+        if found is None or run.state() is None or self._study.told_in_part:
             return None
         search, own = found
-        told, sizes = self._study.told_until(search["batch"])
+        if search.get("made by") != _made_by(run):
+            return None
+        told, sizes = self._study.told_until(search.get("batch", -1))
+        self._require_valid(told)
+        self._check(told, sizes)
+        minimized = told.values * self._signs
+        evidence = Evidence(
+            told.ids, told.population, minimized, told.status, told.secondary, told.standard_error
+        )  # fmt: skip
         try:
-            run.restore(own, told.population)
-            self._spent.restore(search["spent"])
-            self._failing.restore(search["failing"])
+            run.restore(own, evidence)
         except (SearchlibError, LookupError, TypeError, ValueError, OverflowError) as error:
-            raise StudyDamaged(
-                f"{str(self._study.path)!r} is damaged, or no search has written it: {error!s:.200} in the state of "
-                f"its algorithm, which is only there to go on sooner; searchlib repair {self._study.path.name} -o "
-                f"sound.db makes a copy without it"
-            ) from error
-        for start in range(0, len(told.ids), _LEAST):  # keys of all at once would be as large as the history
-            self._known.add(told.population[start : start + _LEAST], start)
-        self._history.append(told, sizes=sizes)
-        self._last = len(self._history)
-        self._check(search["batch"], told.take(np.arange(self._last - sizes[-1], self._last)))
-        return search["batch"], told
+            raise self._damaged(f"{error!s:.200} in the state of its algorithm") from error
+        self._last = len(told.ids)
+        return search["batch"], told, list(sizes.values())
 
-    def _check(self, number: int, told: Told) -> None:
-        """Whether what is on file of one batch still has the values that it had."""
-        scores = self._scorer.score(told.population[told.fresh], Split.SEARCH, number)
-        require_same_values(told.values[told.fresh], scores.values, number, self._objective)
+    def _require_valid(self, told: Told) -> None:
+        try:
+            self._objective.space.check(told.population)
+        except SearchlibError as error:
+            raise self._damaged(str(error)[:200]) from error
+        if (told.ids != np.arange(len(told.ids))).any():
+            raise self._damaged("ids that do not count up from 0")
 
-    def write_if_due(self, run: Run, batch: int) -> None:
-        """Write down where the search and its algorithm stand after a batch, where that is worth it."""
-        told = len(self._history)
+    def _damaged(self, what: str) -> StudyDamaged:
+        name = self._study.path.name
+        return StudyDamaged(
+            f"{str(self._study.path)!r} is damaged, or no search has written it: {what}; searchlib repair {name} -o "
+            f"sound.db makes a copy without its state, which is only there to go on sooner"
+        )
+
+    def _check(self, told: Told, sizes: Mapping[int, int]) -> None:
+        """Whether what is on file of the last batch with a score still has the values that it had."""
+        scored, end = told.fresh & (told.status == Status.DONE), len(told.ids)
+        for number, size in reversed(list(sizes.items())):
+            rows = np.arange(end - size, end)
+            end -= size
+            if scored[rows].any():
+                rows = rows[told.fresh[rows]]
+                scores = self._scorer.score(told.population[rows], Split.SEARCH, number)
+                require_same_values(told.values[rows], scores.values, number, self._objective)
+                return
+
+    def write_if_due(self, run: Run, batch: int, told: int) -> None:
+        """Write down where a run stands after a batch, in all ``told`` candidates, where that is worth it."""
         if told - self._last < max(_LEAST, _SHARE * told):
             return
         self._last, own = told, run.state()
-        if own is not None:
-            counted = {"spent": self._spent.state(), "failing": self._failing.state()}
-            self._study.write_state({"layout": _LAYOUT, "batch": batch, **counted}, own)
+        if own is not None and not self._study.told_in_part:
+            self._study.write_state({"made by": _made_by(run), "batch": batch}, own)
+
+
+def _made_by(run: Run) -> list[str]:
+    """What a state depends on; another algorithm (that ``Auto`` chose) or other generators make other states."""
+    return [str(_LAYOUT), type(run).__name__, str(run.notes().get("chosen", "")), np.__version__]
+
+
+def in_batches(sizes: Sequence[int]) -> Iterator[slice]:
+    """Where the batches lie in what was told of all of them."""
+    ends = np.cumsum(sizes).tolist()
+    return (slice(end - size, end) for end, size in zip(ends, sizes, strict=True))

@@ -24,14 +24,11 @@ from searchlib.errors import InvalidSettings
 from searchlib.executors import PROCESSES, DaskExecutor, RayExecutor, abandon, all_of, arrived, died, sent
 from searchlib.objective import Objective
 from searchlib.space import Population
-from searchlib.worker import Columns, Task, columns_of, limited, work
+from searchlib.worker import TOGETHER, Columns, Task, columns_of, limited, work
 
 __all__ = ["Evaluator"]
 
 logger = logging.getLogger("searchlib")
-
-#: Seconds of work that a worker process is given at once, of chunks that take less.
-_TOGETHER = 0.05
 
 #: How much the last chunk counts in what is known of their seconds.
 _RECENT = 0.05
@@ -69,7 +66,7 @@ class Evaluator:
         self._recipe = _pickled(objective) if workers > 1 else b""
         self._key = f"{hashlib.blake2b(self._recipe, digest_size=16).hexdigest()} on {threads} threads"
         self._stack = ExitStack()
-        self._usual = _TOGETHER  # seconds of a chunk; until something is known, each goes alone
+        self._usual: dict[Split, float] = {}  # seconds of a cell; until something is known, each chunk goes alone
 
     def __enter__(self) -> Self:
         self._stack.enter_context(limited(self._threads))
@@ -90,6 +87,8 @@ class Evaluator:
         Raises:
             WorkersLost: a cluster has gone away.
         """
+        if not chunks:
+            return
         if self.workers == 1:
             for chunk in chunks:
                 yield score_chunk(self._objective, rows[chunk.row : chunk.row_end], columns_of(cases, chunk), chunk)
@@ -100,7 +99,8 @@ class Evaluator:
             if isinstance(scores, Exception):
                 dead.append(task)
             else:
-                self._usual += (scores.seconds - self._usual) * _RECENT
+                usual, seconds = self._usual.get(split, TOGETHER), scores.seconds / _cells(task)
+                self._usual[split] = usual + (seconds - usual) * _RECENT
                 yield scores
         if dead:
             logger.warning("a worker died; running its %d unfinished chunks one by one", len(dead))
@@ -135,22 +135,30 @@ class Evaluator:
             yield from self._by_joblib(tasks)
             return
         local = not isinstance(executor, ThreadPoolExecutor | DaskExecutor | RayExecutor)
-        submitted = {sent(executor, some): some for some in (self._together(tasks) if local else zip(tasks))}
-        try:
-            for future in all_of(executor, submitted):
-                came, some = arrived(executor, future), submitted[future]
-                yield from zip(some, [came] * len(some) if isinstance(came, Exception) else came, strict=True)
-        finally:
-            abandon(executor, submitted)
+        while tasks:
+            submitted = {sent(executor, some): some for some in (self._together(tasks) if local else zip(tasks))}
+            left: list[Task] = []
+            try:
+                for future in all_of(executor, submitted):
+                    came, some = arrived(executor, future), submitted[future]
+                    if isinstance(came, Exception):
+                        yield from ((task, came) for task in some)
+                    else:
+                        yield from zip(some, came, strict=False)
+                        left += some[len(came) :]  # it took longer than it should have
+            finally:
+                abandon(executor, submitted)
+            tasks = left
 
     def _together(self, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
         """Short chunks go to a worker several at a time, fewer and fewer, so that all workers end at the same time.
 
         Guided self-scheduling (Polychronopoulos and Kuck, IEEE Transactions on Computers C-36, 1987).
         """
-        most, start = max(1, int(_TOGETHER / max(self._usual, _TOGETHER / len(tasks)))), 0
+        usual, start = self._usual.get(tasks[0].split, TOGETHER), 0
         while start < len(tasks):
-            size = min(most, max(1, (len(tasks) - start) // (2 * self.workers)))
+            seconds = max(usual * _cells(tasks[start]), TOGETHER / len(tasks))
+            size = min(max(1, int(TOGETHER / seconds)), max(1, (len(tasks) - start) // (2 * self.workers)))
             yield tasks[start : start + size]
             start += size
 
@@ -198,6 +206,10 @@ class Evaluator:
         if name == "DaskDistributedBackend":
             return DaskExecutor(backend.client)
         return RayExecutor() if name == "RayBackend" else None
+
+
+def _cells(task: Task) -> int:
+    return len(task.rows) * (task.chunk.case_end - task.chunk.case)
 
 
 def _pickled(objective: Objective) -> bytes:

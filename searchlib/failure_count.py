@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Status
 from searchlib.errors import EvaluationFailed
@@ -26,26 +30,26 @@ class FailureCount:
         #: Candidates that failed in all.
         self.total = 0
 
-    def state(self) -> list[Any]:
-        """What was counted, as JSON values."""
-        return [self._in_a_row, self._first_error, self.total]
-
-    def restore(self, state: list[Any]) -> None:
-        """Go on from the counts of another one."""
-        self._in_a_row, self._first_error, self.total = state
-
     def count(self, told: Told) -> None:
         """Count a batch; candidates that were known already say nothing new.
 
         Raises:
             EvaluationFailed: too many in a row; the message ends with the first traceback.
         """
-        failed = int((told.status == Status.FAILED).sum())
+        self.count_rows(told.status, told.errors, told.fresh)
+
+    def count_rows(self, states: NDArray[np.int8], errors: Sequence[str], new: NDArray[np.bool_]) -> None:
+        """The same, of its columns.
+
+        Raises:
+            EvaluationFailed: too many in a row; the message ends with the first traceback.
+        """
+        failed = int((states == Status.FAILED).sum())
         self.total += failed
         if not failed:
             self._in_a_row = 0
             return
-        for status, error, fresh in zip(told.status, told.errors, told.fresh, strict=True):
+        for status, error, fresh in zip(states, errors, new, strict=True):
             if not fresh:
                 continue
             self._in_a_row = self._in_a_row + 1 if status == Status.FAILED else 0

@@ -23,7 +23,7 @@ from searchlib.budget import Budget
 from searchlib.case_overlap import overlaps
 from searchlib.case_source import CaseSource
 from searchlib.cases import Cases, Split
-from searchlib.committed_state import CommittedState
+from searchlib.committed_state import CommittedState, in_batches
 from searchlib.description import FIXED, describe, identity
 from searchlib.duplicates import Known, told
 from searchlib.errors import InvalidSettings
@@ -58,6 +58,9 @@ from searchlib.winner import Finals
 __all__ = ["Search"]
 
 logger = logging.getLogger("searchlib")
+
+#: Candidates whose keys are looked up at a time.
+_ROWS = 16_384
 
 
 @final
@@ -220,9 +223,7 @@ class Search:
         # Whatever else decides what a batch is told has a state of its own, or other rows on file.
         plain = racing is None and cases is None and cache is None and not asynchronous
         if self._study is not None and plain and not self.objective.recomputable:
-            self._states = CommittedState(
-                self._study, self.objective, self._scorer, self._known, self._spent, self._failing, self.history
-            )
+            self._states = CommittedState(self._study, self.objective, self._scorer, self._signs)
         sizes = {split: 0 if self._external else len(cases) for split, cases in self._cases.items()}
         self._finals = Finals(
             self.objective, self._scorer, self.history, sizes, choose=self._choose, shortlist=self._shortlist,
@@ -477,7 +478,7 @@ class Search:
             self._journal.write(news, number, stored, self._asked_n, time.perf_counter() - start, place)
         self._learn(news)
         if self._states is not None and self._run is not None:
-            self._states.write_if_due(self._run, number)
+            self._states.write_if_due(self._run, number, len(self.history))
         self._halfway = False
         elapsed = time.perf_counter() - start
         self._spent.seconds += elapsed
@@ -497,11 +498,24 @@ class Search:
         assert self._study is not None
         assert self._run is not None
         start = time.perf_counter()
+        self._halfway = True
         found = self._states.restore(self._run)
+        self._halfway = found is not None
         if found is None:
             return None
-        number, news = found
+        number, news, sizes = found
         self._stored = self._study.batches(after=number)
+        for start_row in range(0, len(news.ids), _ROWS):  # keys of all at once would be as large as the history
+            self._known.add(news.population[start_row : start_row + _ROWS], start_row)
+        for batch in in_batches(sizes):
+            rows, fresh = news.population[batch], news.fresh[batch]
+            self._spend(rows[fresh], len(rows))
+            self._failing.count_rows(news.status[batch], news.errors[batch], fresh)
+        self.history.append(news, sizes=sizes)
+        done = news.status == Status.DONE
+        if done.any():
+            self._spent.best = float((news.values[done, 0] * self._signs[0]).min())
+        self._halfway = False
         self._spent.seconds += (elapsed := time.perf_counter() - start)
         return Record(
             self._spent.evaluations, self._spent.best_value, news.ids, news.population, news.values, news.status,

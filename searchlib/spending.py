@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, final
+from typing import final
 
 from searchlib.budget import Budget
 from searchlib.result import Outcome
@@ -13,7 +12,6 @@ __all__ = ["Spending"]
 
 #: Duplicates in a row after which the algorithm has nothing more to say: so many, and so many full batches.
 _STALE, _STALE_BATCHES = 1000, 20
-_COUNTED = ("evaluations", "hits", "duplicates", "cells", "cost", "_stale")
 
 
 @final
@@ -53,16 +51,6 @@ class Spending:
         self.cells += cells
         self.cost += cost
         self._stale = 0 if candidates or hits else self._stale + duplicates
-
-    def state(self) -> dict[str, Any]:
-        """All counts but the seconds, as JSON values."""
-        return {name: getattr(self, name) for name in _COUNTED} | {"best": repr(self.best)}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from the counts of another one."""
-        for name in _COUNTED:
-            setattr(self, name, state[name])
-        self.best = float(state["best"])
 
     def outcome(self, known: int) -> Outcome:
         """Why the search is over, or RUNNING; ``known`` distinct candidates have been seen."""

@@ -382,34 +382,38 @@ class Study:
         )
 
     @reading
-    def told_until(self, last: int) -> tuple[Told, list[int]]:
-        """All that was told about the batches up to number ``last``, as one, and how many candidates each had.
+    def told_until(self, last: int) -> tuple[Told, dict[int, int]]:
+        """All that was told about the batches up to number ``last``, as one, and the candidates of each by its number.
 
         Of searches whose every batch is on file whole and was met by no race and no cache.
         """
         settings = self.settings
+        objectives = 1 if isinstance(settings["direction"], str) else len(settings["direction"])
+        dtype, dimension = np.dtype(settings["dtype"]), settings["dimension"]
         asked = self._file.rows("SELECT * FROM batch WHERE label = ? AND number <= ? ORDER BY number", ASKED, last)
         told = self._file.rows("SELECT * FROM told WHERE batch <= ? ORDER BY batch", last)
         numbers = [row[0] for row in asked]
         expected(bool(numbers) and numbers[-1] == last, f"batch {last!r:.50} is none of its search")
         expected(numbers == [row[0] for row in told], "batches without what was told")
-        sizes = [row[3] for row in asked]
-        expected(min(sizes) >= 0, f"a batch of {min(sizes)} candidates")
-        n, errors = sum(sizes), [""] * sum(sizes)
-        for start, size, row in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, told, strict=True):
-            if row[5] is not None:
-                errors[start : start + size] = json.loads(row[5])
-        expected(len(errors) == n, "errors of other candidates")
+        errors: list[str] = []
+        for (*_, size, ids, rows, fresh), told_row in zip(asked, told, strict=True):
+            _, vals, secondary, error, status, texts, _ = told_row
+            lengths = [len(part) for part in (ids, fresh, status, secondary, vals, error, rows)]
+            wide = 8 * size * objectives
+            right = [8 * size, size, size, 8 * size, wide, wide, size * dimension * dtype.itemsize]
+            expected(lengths == right, f"{lengths} bytes for {size!r:.50} candidates")
+            errors += [""] * size if texts is None else json.loads(texts)
 
         def joined(rows: list[tuple[Any, ...]], column: int, dtype: Any, *shape: int) -> NDArray[Any]:
-            return np.frombuffer(b"".join(row[column] for row in rows), dtype).reshape(n, *shape)
+            return np.frombuffer(b"".join(row[column] for row in rows), dtype).reshape(len(errors), *shape)
 
-        population = joined(asked, 5, np.dtype(settings["dtype"]), settings["dimension"])
-        values, errs = joined(told, 1, np.float64, -1), joined(told, 3, np.float64, -1)
+        values, error = joined(told, 1, np.float64, objectives), joined(told, 3, np.float64, objectives)
+        status = joined(told, 4, np.int8)
+        expected(len(status) == 0 or 0 <= status.min() <= status.max() <= max(Status), "status of no kind")
         return Told(
-            joined(asked, 4, np.int64), population, values, joined(told, 2, np.float64), errs,
-            joined(told, 4, np.int8), joined(asked, 6, np.bool_), tuple(errors),
-        ), sizes  # fmt: skip
+            joined(asked, 4, np.int64), joined(asked, 5, dtype, dimension), values, joined(told, 2, np.float64), error,
+            status, joined(asked, 6, np.bool_), tuple(errors),
+        ), {row[0]: row[3] for row in asked}  # fmt: skip
 
     @reading
     def read_state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -420,6 +424,12 @@ class Study:
         arrays = {name: self.read_array(f"{STATE_ARRAY}{name}") for name in stored["arrays"]}
         expected(all(array is not None for array in arrays.values()), "a state without its arrays")
         return stored["search"], {**stored["values"], **arrays}
+
+    @property
+    @reading
+    def told_in_part(self) -> bool:
+        """Whether a race has stopped candidates, or an evaluation cache has answered some."""
+        return bool(self._file.one("SELECT COUNT(*) FROM array WHERE name GLOB 'hits *' OR name GLOB 'stopped *'"))
 
     def write_state(self, search: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Commit a state in place of the one before.

@@ -9,6 +9,7 @@ import pytest
 
 from searchlib import (
     Auto,
+    Budget,
     Cases,
     EvaluationCache,
     Evolution,
@@ -21,8 +22,11 @@ from searchlib import (
     search,
 )
 from searchlib.algorithms import evolution
-from searchlib.errors import StudyDamaged, StudyMismatch
+from searchlib.duplicates import Known
+from searchlib.errors import InvalidSettings, StudyDamaged, StudyMismatch
 from searchlib.repair import repaired
+from searchlib.scoring import Scorer
+from searchlib.sealed_file import sealed
 from searchlib.spaces import Binary, Integer, Product, Subset
 from searchlib.study import STATE, STATE_ARRAY
 
@@ -184,7 +188,7 @@ def study(tmp_path):
 
 
 DAMAGE = {
-    "array": f"UPDATE array SET data = zeroblob(length(data)) WHERE name = '{STATE_ARRAY}archive values'",
+    "array": f"UPDATE array SET data = zeroblob(length(data)) WHERE name = '{STATE_ARRAY}mutation pool'",
     "setting": f"UPDATE setting SET value = replace(value, 'unbred', 'unbred') || ' ' WHERE name = '{STATE}'",
     "what was told": "UPDATE told SET vals = zeroblob(length(vals)) WHERE batch = 2",
     "candidates": "UPDATE batch SET population = zeroblob(length(population)) WHERE number = 1",
@@ -220,18 +224,20 @@ def rewritten(path, **changes):
 
 
 HOSTILE = {
-    "an archive of other rows": {"run": {"archive population": np.zeros((3, 2), np.int8)}},
-    "numbers that are none": {"run": {"archive values": np.array(["x"] * 5)}},
+    "pools that are no ids": {"run": {"mutation pool": np.array(["x"] * 5)}},
+    "pools of nobody": {"run": {"crossover pool": np.array([10**6])}},
+    "pools of strangers": {"run": {"crossover pool": np.array([-1])}},
     "no generator": {"without": ["generator"]},
     "a generator of another kind": {"run": {"generator": {"bit_generator": "MT19937", "state": {}}}},
-    "parents that are no candidates": {"run": {"mutation pool": np.full((2, 16), 7, np.int8)}},
-    "more seeds than there are": {"run": {"seeds left": 10**6}},
+    "a generator that goes round in circles": {"run": {"generator": {
+        "bit_generator": "PCG64", "state": {"state": 0, "inc": 0}, "has_uint32": 0, "uinteger": 0,
+    }}},
+    "a generator that is none": {"run": {"generator": [1, 2]}},
     "children by a word": {"run": {"unbred": "many"}},
-    "counts that are none": {"search": {"spent": {"evaluations": 3}}},
-    "failures that are none": {"search": {"failing": 5}},
+    "more children than are bred": {"run": {"unbred": 10**9}},
     "a batch that is not there": {"search": {"batch": -4}},
     "a batch that is a word": {"search": {"batch": "last"}},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", HOSTILE)
@@ -244,7 +250,7 @@ def test_a_state_that_makes_no_sense_is_refused_with_a_sentence(changes, study):
 
 def test_a_state_of_another_layout_is_not_used(study):
     path, result = study
-    rewritten(path, search={"layout": 999}, run={"unbred": "whatever that means by then"})
+    rewritten(path, search={"made by": ["999"]}, run={"unbred": "whatever that means by then"})
     _, again, sizes = run("evolution", SPACES["binary"], path)
     assert sizes[0][0] <= 7
     assert again.history.digest == result.history.digest
@@ -255,3 +261,85 @@ def test_scores_that_mean_something_else_by_now_are_noticed_at_a_state_too(study
     monkeypatch.setattr(Weighed, "power", 3)
     with pytest.raises(StudyMismatch, match="aggregate has changed"):
         run("evolution", SPACES["binary"], path)
+
+
+#: What somebody could write with seals that are right, who means harm.
+FORGED = {
+    "values twice as wide": "UPDATE told SET vals = CAST(vals || vals AS BLOB) WHERE batch = 2",
+    "three hundred million candidates": "UPDATE batch SET rows = 300000000 WHERE number = 2",
+    "half a candidate": "UPDATE batch SET population = substr(population, 2) WHERE number = 2",
+    "ids of others": "UPDATE batch SET ids = zeroblob(length(ids)) WHERE number = 2",
+    "a status of no kind": (
+        "UPDATE told SET status = CAST(zeroblob(length(status) - 1) || x'09' AS BLOB) WHERE batch = 2"
+    ),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+def test_forged_batches_are_refused_with_a_sentence_also_where_a_state_abbreviates_them(forgery, study):
+    path, _ = study
+    table = FORGED[forgery].split()[1]
+    change(path, FORGED[forgery])
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        for row in file.execute(f"SELECT rowid, * FROM {table}").fetchall():
+            file.execute(f"UPDATE {table} SET seal = ? WHERE rowid = ?", (sealed(row[1:-1]), row[0]))
+        file.commit()
+    with pytest.raises(StudyDamaged, match="is damaged"):
+        run("evolution", SPACES["binary"], path)
+
+
+class Costly(Weighed):
+    """A unit for every candidate, as a number that JSON does not know."""
+
+    def cost(self, candidates, cases):
+        return np.float32(len(candidates))
+
+
+def test_a_limit_of_cost_that_comes_later_counts_what_was_spent_before_the_state(tmp_path):
+    settings = {"seed": 1, "max_failures": 10**6, "batch_size": 7}
+    for name in ("one.db", "other.db"):
+        search(Costly(Binary(16)), Evolution(), budget=120, study=tmp_path / name, **settings)
+    change(tmp_path / "other.db", f"DELETE FROM setting WHERE name = '{STATE}'")
+    budget = Budget(evaluations=10**6, cost=200)
+    one, other = (
+        search(Costly(Binary(16)), Evolution(), budget=budget, study=tmp_path / name, **settings)
+        for name in ("one.db", "other.db")
+    )
+    assert one.history.digest == other.history.digest
+    assert 200 <= one.history.evaluations < 220
+
+
+def test_a_study_that_a_cache_has_answered_is_replayed_as_a_whole(tmp_path):
+    settings = {"budget": 60, "seed": 1, "max_failures": 10**6}
+    cache = EvaluationCache(tmp_path / "c.db", scope="as it is")
+    search(Weighed(Binary(16)), Evolution(), cache=cache, study=tmp_path / "first.db", **settings)
+    search(Weighed(Binary(16)), Evolution(), cache=cache, study=tmp_path / "s.db", **settings)
+    cached = [
+        search(Weighed(Binary(16)), Evolution(), study=tmp_path / "s.db", **settings).history.cached.sum()
+        for _ in range(2)
+    ]
+    assert cached[0] == cached[1] > 0
+    assert states(tmp_path / "s.db") == []
+
+
+@pytest.mark.parametrize("where", ["score", "add"])
+def test_ctrl_c_while_a_state_is_read_leaves_a_search_that_says_so(where, study, monkeypatch):
+    path, result = study
+    owner = {"score": Scorer, "add": Known}[where]
+    whole = getattr(owner, where)
+
+    def interrupted(*arguments):
+        monkeypatch.setattr(owner, where, whole)
+        raise KeyboardInterrupt
+
+    made = Search(
+        Weighed(SPACES["binary"]), ALGORITHMS["evolution"], budget=150, seed=3, study=path, batch_size=7,
+        max_failures=10**6,
+    )  # fmt: skip
+    monkeypatch.setattr(owner, where, interrupted)
+    assert list(made) == []
+    with pytest.raises(InvalidSettings, match="was interrupted"):
+        list(made)
+    made.close()
+    _, again, _ = run("evolution", SPACES["binary"], path)
+    assert again.history.digest == result.history.digest

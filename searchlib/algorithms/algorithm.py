@@ -16,7 +16,7 @@ from searchlib.arguments import check_field, flag, instance, whole_number
 from searchlib.errors import MissingOperator
 from searchlib.space import Population, Space
 
-__all__ = ["Algorithm", "Batch", "Evidence", "Problem", "Run", "Status", "in_order", "succeeded"]
+__all__ = ["Algorithm", "Batch", "Evidence", "Problem", "Run", "Status", "in_order", "set_generator", "succeeded"]
 
 
 class Status(enum.IntEnum):
@@ -122,8 +122,8 @@ class Evidence:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: NDArray[Any]) -> Evidence:
-        """The evidence on some of the rows (positions, or a mask)."""
+    def take(self, rows: NDArray[Any] | slice) -> Evidence:
+        """The evidence on some of the rows (positions, a mask, or a slice)."""
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         taken: dict[str, Any] = {name: None if part is None else part[rows] for name, part in parts.items()}
         return Evidence(**taken)
@@ -133,6 +133,19 @@ def in_order(told: Sequence[Evidence]) -> list[tuple[Evidence, int]]:
     """Every candidate of some evidence, as (evidence, position in it), by id, whatever order it came in."""
     places = [(evidence, row) for evidence in told for row in range(len(evidence))]
     return sorted(places, key=lambda place: int(place[0].ids[place[1]]))
+
+
+def set_generator(rng: np.random.Generator, state: Any) -> None:
+    """Put a generator where another one with the same seed was (``rng.bit_generator.state``).
+
+    Raises:
+        LookupError, TypeError, ValueError: it is the state of no such generator. Any other increment of numpy's PCG64
+            than the seed's own could be one with which it goes round in circles.
+    """
+    now = rng.bit_generator.state
+    if state["bit_generator"] != now["bit_generator"] or state["state"].get("inc") != now["state"].get("inc"):
+        raise ValueError("the state of another generator")
+    rng.bit_generator.state = state
 
 
 def succeeded(
@@ -184,17 +197,18 @@ class Run(ABC):
         """
         return None
 
-    def restore(self, state: Mapping[str, Any], asked: Population) -> None:
+    def restore(self, state: Mapping[str, Any], told: Evidence) -> None:
         """Go on where another run of the same settings on the same problem had this :meth:`state`.
 
-        Called before anything else. The state may come from a file that anybody has written.
+        Called before anything else. The state may come from a file that anybody has written; what follows from the
+        evidence should not be in it.
 
         Arguments:
             state: from the other run.
-            asked: what that one had been asked for, in order, ``(n, d)``.
+            told: all that the other run had been asked for and told, by id, from 0 on.
 
         Raises:
-            LookupError, TypeError, ValueError: it is no such state.
+            InvalidSettings, LookupError, TypeError, ValueError: it is no such state.
         """
         raise NotImplementedError(f"{type(self).__name__} has no state to go on from")
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,6 @@ from searchlib.arguments import check_field, instance, real_number, whole_number
 from searchlib.space import Population, Space, distinct
 
 __all__ = ["Archive", "Pool"]
-
-#: What an archive holds of its members.
-_COLUMNS = ("population", "values", "_plain", "secondary", "ids")
 
 
 @final
@@ -86,25 +82,6 @@ class Archive:
     def _ranked(self, evidence: Evidence) -> NDArray[np.float64]:
         values = np.asarray(evidence.values[:, 0])
         return values + self._weight * np.nan_to_num(evidence.secondary) if self._weight else values
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """All members and what they were told, by name, for :meth:`restore`."""
-        self.settle()
-        return {f"archive {name.strip('_')}": getattr(self, name) for name in _COLUMNS}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Hold the members of another archive of the same capacity.
-
-        Raises:
-            LookupError, ValueError: no such state.
-        """
-        columns = {name: np.asarray(state[f"archive {name.strip('_')}"]) for name in _COLUMNS}
-        n = len(columns["ids"])
-        for name, column in columns.items():
-            now: NDArray[Any] = getattr(self, name)
-            if column.dtype != now.dtype or column.shape != (n, *now.shape[1:]) or n > self._capacity:
-                raise ValueError(f"{name} of {self._capacity} members at most cannot be {column.dtype} {column.shape}")
-            setattr(self, name, column)
 
     def best(self, n: int) -> Population:
         """The ``n`` best distinct members, shape ``(m, d)``.

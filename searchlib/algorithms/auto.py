@@ -145,8 +145,8 @@ class _AutoRun(Run):
     def state(self) -> Mapping[str, Any] | None:
         return self._run.state()
 
-    def restore(self, state: Mapping[str, Any], asked: Population) -> None:
-        self._run.restore(state, asked)
+    def restore(self, state: Mapping[str, Any], told: Evidence) -> None:
+        self._run.restore(state, told)
 
     def notes(self) -> Mapping[str, Any]:
         return {"chosen": repr(self._chosen.algorithm), "because": self._chosen.because, **self._run.notes()}

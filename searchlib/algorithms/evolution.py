@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, set_generator
 from searchlib.algorithms.archive import Archive, Pool
 from searchlib.algorithms.proposed import Proposed
 from searchlib.arguments import check_field, flag, instance, real_number, whole_number
@@ -81,7 +81,8 @@ class _EvolutionRun(Run):
         self._seeds = self._proposed.claim(self._space.canonical(problem.first_rows))
         self._asked = 0
         self._unbred = 0  # children that may still be bred from the present pools
-        self._mutation_pool = self._crossover_pool = self._archive.population
+        nobody = self._archive.population, self._archive.ids
+        self._pools = {"mutation pool": nobody, "crossover pool": nobody}
 
     def ask(self, n: int) -> Batch:
         self._archive.settle()
@@ -97,21 +98,22 @@ class _EvolutionRun(Run):
         self._archive.add(evidence)
 
     def state(self) -> Mapping[str, Any]:
-        return {
-            **self._archive.state(), "generator": self._rng.bit_generator.state, "seeds left": len(self._seeds),
-            "unbred": self._unbred, "mutation pool": self._mutation_pool, "crossover pool": self._crossover_pool,
-        }  # fmt: skip
+        pools = {name: ids for name, (_, ids) in self._pools.items()}
+        return {"generator": self._rng.bit_generator.state, "unbred": self._unbred, **pools}
 
-    def restore(self, state: Mapping[str, Any], asked: Population) -> None:
-        self._archive.restore(state)
-        self._rng.bit_generator.state = state["generator"]
-        self._proposed.restore(asked)
-        self._asked = len(asked)
-        seeds = len(self._seeds)
-        self._seeds = self._seeds[seeds - whole_number("seeds left", state["seeds left"], 0, seeds) :]
-        self._unbred = whole_number("unbred", state["unbred"], 0)
-        self._mutation_pool = self._space.check(state["mutation pool"])
-        self._crossover_pool = self._space.check(state["crossover pool"])
+    def restore(self, state: Mapping[str, Any], told: Evidence) -> None:
+        set_generator(self._rng, state["generator"])
+        self._unbred = whole_number("unbred", state["unbred"], 0, self._settings.offspring)
+        for name in self._pools:
+            ids = np.asarray(state[name])
+            if ids.dtype != np.int64 or ids.ndim != 1 or (ids < 0).any():
+                raise ValueError(f"{name} must be ids, but is {ids.dtype} {ids.shape}")
+            self._pools[name] = told.population[ids], ids
+        for start in range(0, len(told), 16 * self._settings.archive):  # all at once would be sorted as a whole
+            self._archive.add(told.take(slice(start, start + 16 * self._settings.archive)))
+            self._archive.settle()
+        self._proposed.restore(told.population)
+        self._asked, self._seeds = len(told), self._seeds[len(told) :]
 
     def recommend(self, n: int) -> Population:
         self._archive.settle()
@@ -127,11 +129,13 @@ class _EvolutionRun(Run):
     def _breed(self, n: int) -> Population:
         if not self._unbred:
             self._unbred = self._settings.offspring
-            self._mutation_pool = self._archive.pool(self._settings.mutation_pool)
-            self._crossover_pool = self._archive.pool(self._settings.crossover_pool)
+            wanted = (self._settings.mutation_pool, self._settings.crossover_pool)
+            members = [self._archive.pool(pool) for pool in wanted]
+            found = [(rows, self._archive.ids[: len(rows)]) for rows in members]
+            self._pools = dict(zip(self._pools, found, strict=True))
         n = min(n, self._unbred)
         self._unbred -= n
-        if not len(self._mutation_pool):  # nothing has succeeded yet
+        if not len(self._pools["mutation pool"][0]):  # nothing has succeeded yet
             return self._proposed.samples(self._rng, n)
         children = self._proposed.claim(self._children(n))
         for _ in range(_VARIATIONS):
@@ -143,16 +147,17 @@ class _EvolutionRun(Run):
 
     def _children(self, n: int) -> Population:
         space, rng = self._space, self._rng
+        mutation_pool, crossover_pool = (members for members, _ in self._pools.values())
         crosses = 0
-        if len(self._crossover_pool) > 1:
+        if len(crossover_pool) > 1:
             crosses = int(rng.binomial(n, self._settings.crossover_rate))
-        mutants = self._mutation_pool[rng.integers(len(self._mutation_pool), size=n - crosses)]
+        mutants = mutation_pool[rng.integers(len(mutation_pool), size=n - crosses)]
         if not crosses:
             return space.canonical(space.mutate(rng, mutants))
-        mothers = rng.integers(len(self._crossover_pool), size=crosses)
-        others = rng.integers(1, len(self._crossover_pool), size=crosses)
-        fathers = (mothers + others) % len(self._crossover_pool)  # never the mother herself
-        crossed = space.crossover(rng, self._crossover_pool[mothers], self._crossover_pool[fathers])
+        mothers = rng.integers(len(crossover_pool), size=crosses)
+        others = rng.integers(1, len(crossover_pool), size=crosses)
+        fathers = (mothers + others) % len(crossover_pool)  # never the mother herself
+        crossed = space.crossover(rng, crossover_pool[mothers], crossover_pool[fathers])
         if self._settings.mutate_crosses:
             return space.canonical(space.mutate(rng, np.concatenate([crossed, mutants])))
         return space.canonical(np.concatenate([crossed, space.mutate(rng, mutants)]))

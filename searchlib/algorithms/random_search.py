@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run
+from searchlib.algorithms.algorithm import Algorithm, Batch, Evidence, Problem, Run, set_generator
 from searchlib.algorithms.archive import Archive
 from searchlib.algorithms.front import Front
 from searchlib.arguments import check_field, whole_number
@@ -60,15 +60,13 @@ class _RandomRun(Run):
         self._kept.add(evidence)
 
     def state(self) -> Mapping[str, Any] | None:
-        if not isinstance(self._kept, Archive):
-            return None
-        return {**self._kept.state(), "generator": self._rng.bit_generator.state}
+        return {"generator": self._rng.bit_generator.state} if isinstance(self._kept, Archive) else None
 
-    def restore(self, state: Mapping[str, Any], asked: Population) -> None:
-        assert isinstance(self._kept, Archive)
-        self._kept.restore(state)
-        self._rng.bit_generator.state = state["generator"]
-        self._asked = len(asked)
+    def restore(self, state: Mapping[str, Any], told: Evidence) -> None:
+        set_generator(self._rng, state["generator"])
+        self._kept.add(told)
+        self._kept.settle()
+        self._asked = len(told)
 
     def recommend(self, n: int) -> Population:
         self._kept.settle()

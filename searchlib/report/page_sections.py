@@ -16,6 +16,7 @@ from searchlib.report.candidate_table import CandidateTable, last_line, shown
 from searchlib.report.interval_chart import interval_chart
 from searchlib.report.markup import Markup, element
 from searchlib.result import Outcome, Result
+from searchlib.study import STATE
 
 __all__ = ["failures", "held_out", "masthead", "section", "settings_tables", "winner"]
 
@@ -186,7 +187,7 @@ def failures(table: CandidateTable, failed: int) -> Markup:
 
 def settings_tables(settings: Mapping[str, Any], notes: Mapping[str, Any]) -> Markup:
     """What the search was started with, on which versions, and what its algorithm notes about it."""
-    hidden = {"result", "versions", "given_seeds"}
+    hidden = {"result", "versions", "given_seeds", STATE}
     plain = {name: value for name, value in settings.items() if name not in hidden and value is not None}
     versions = settings.get("versions")
     return section(

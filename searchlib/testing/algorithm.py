@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import tempfile
@@ -167,28 +168,32 @@ def _check_state(algorithm: Algorithm, space: Space, seed: int, rounds: int) -> 
     asks = list(itertools.islice(itertools.cycle(_ASKS), 2 * rounds))
     for place in range(rounds):
         first, second = _start(algorithm, space, seed), _start(algorithm, space, seed)
-        before = [_asked_and_told(first, space, seed, n) for n in asks[:place]]
+        nothing = np.empty((0, space.dimension), space.dtype)
+        told = [_evidence(np.empty(0, np.int64), nothing, np.empty((0, 1)), np.empty(0, np.bool_))]
+        told += [_asked_and_told(first, space, seed, n) for n in asks[:place]]
         state = first.state()
         if state is None:
             return
-        asked = np.concatenate([np.empty((0, space.dimension), space.dtype), *before])
-        second.restore(_through_a_file(state), asked)
+        names = [field.name for field in dataclasses.fields(Evidence) if field.name != "observations"]
+        whole = {name: np.concatenate([getattr(one, name) for one in told]) for name in names}
+        second.restore(_through_a_file(state), Evidence(**whole))
         for n in asks[place:]:
             one, other = (_asked_and_told(run, space, seed, n) for run in (first, second))
             expect(
-                row_keys(one) == row_keys(other),
+                row_keys(one.population) == row_keys(other.population),
                 f"{algorithm!r} proposes other candidates when it goes on from its state after {place} asks",
             )
-        short, other = first.recommend(3), second.recommend(3)
-        expect(row_keys(short) == row_keys(other), f"{algorithm!r} recommends others when it goes on from its state")
+        short, shorter = first.recommend(3), second.recommend(3)
+        expect(row_keys(short) == row_keys(shorter), f"{algorithm!r} recommends others when it goes on from its state")
 
 
-def _asked_and_told(run: Run, space: Space, seed: int, n: int) -> NDArray[Any]:
+def _asked_and_told(run: Run, space: Space, seed: int, n: int) -> Evidence:
     batch = run.ask(n)
     rows = np.asarray(batch.population)
     failed = np.array([key[0] % 4 == 3 for key in row_keys(rows)], np.bool_)
-    run.tell(_evidence(batch.ids, rows, _values(space, rows, seed), failed))
-    return rows
+    evidence = _evidence(batch.ids, rows, _values(space, rows, seed), failed)
+    run.tell(evidence)
+    return evidence
 
 
 def _through_a_file(state: Mapping[str, Any]) -> dict[str, Any]:
