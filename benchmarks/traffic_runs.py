@@ -51,7 +51,7 @@ PER_SIGNAL, LARGE = "a policy per intersection", "ours, large, by PGPE"
 PRIOR = "the rule, nothing learned"
 UNTAUGHT = (*PROGRAMS, *RULES, PRIOR)
 TRAINED_ON = ("cologne3", "cologne8")
-_LAYOUT = 3
+_LAYOUT = 4
 
 
 @final
@@ -75,7 +75,7 @@ class Arm:
 
 
 #: Small: wide steps make policies that are good on Cologne and lock the networks that they have not met.
-_SIGMA = 0.15
+_SIGMA = 0.1
 _SMALL = TrafficNetworkPolicy()
 _CMA = EvolutionStrategy(method="cma", population=14, sigma=_SIGMA)
 ARMS: Mapping[str, Arm] = {

@@ -39,9 +39,9 @@ FEATURES = (
 #: What is known of an upstream neighbor.
 _NEIGHBOR = ("standing for me", "standing in all", "sends to me", "green for", "distance", "lanes")
 #: The rule that a row of zeros is: weights of the features. Vehicles that are still coming count a fifth of those that
-#: stand, and room ahead much: otherwise networks lock that are nearly full.
+#: stand, room ahead and the wait much: otherwise networks lock that are nearly full.
 _PRIOR = dict.fromkeys(FEATURES, 0.0) | {
-    "standing": 0.5, "coming": 0.1, "density": 1.0, "room taken": -1.5, "waited": 0.3,
+    "standing": 0.5, "coming": 0.1, "density": 1.0, "room taken": -1.5, "waited": 1.5,
 }  # fmt: skip
 
 
