@@ -103,7 +103,7 @@ def test_a_search_that_was_stopped_after_any_batch_goes_on_from_its_state_to_the
     whole, expected, batches = run(name, SPACES[space], tmp_path / "whole.db")
     assert whole.standing.failed > 0
     used = 0
-    for stop in range(1, len(batches) + 1, 1 + len(batches) // 12):
+    for stop in range(1, len(batches) + 1, 1 + len(batches) // 7):
         path = tmp_path / f"{stop}.db"
         run(name, SPACES[space], path, stop)
         made, result, sizes = run(name, SPACES[space], path)
@@ -115,7 +115,7 @@ def test_a_search_that_was_stopped_after_any_batch_goes_on_from_its_state_to_the
         with Study.open(path) as study:
             assert study.history().digest == expected.history.digest
         used += sizes[0][1] and sizes[0][0] >= 20
-    assert used >= 5
+    assert used >= 3
 
 
 def test_many_cheap_evaluations_that_auto_searches_resume_from_a_state(tmp_path):

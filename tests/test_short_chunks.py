@@ -46,7 +46,8 @@ def groups(monkeypatch):
 
 def digest(workers, **settings):
     objective = Numbers(settings.pop("seconds", 0.001), settings.pop("deadly", False))
-    return search(objective, RandomSearch(), budget=144, seed=2, workers=workers, **settings).history
+    budget = settings.pop("budget", 144)
+    return search(objective, RandomSearch(), budget=budget, seed=2, workers=workers, **settings).history
 
 
 def test_short_chunks_share_their_way_and_the_history_is_that_of_one_process(groups):
@@ -58,8 +59,8 @@ def test_short_chunks_share_their_way_and_the_history_is_that_of_one_process(gro
 
 
 def test_chunks_that_take_long_go_alone(groups):
-    digest(2, seconds=0.06)
-    assert groups == [1] * 144
+    digest(2, seconds=0.06, budget=64)
+    assert groups == [1] * 64
 
 
 def test_of_chunks_that_went_together_only_the_one_that_kills_its_worker_fails(groups):
