@@ -36,6 +36,7 @@ from benchmarks.navigation_runs import (
     Judged,
     Outcome,
     every,
+    inner_law,
     judged_layouts,
     paths_of,
     stored,
@@ -43,9 +44,7 @@ from benchmarks.navigation_runs import (
 )
 from benchmarks.table import Table, paired_lower_bound
 from benchmarks.uav_pursuit import wilson
-from benchmarks.uav_recipes import evolved_inner_loop
 from searchlib import EvolutionStrategy
-from searchlib.objectives.uav_settings import UavSettings
 
 __all__ = ["DESCRIPTION", "PRESETS", "SEEDS", "add_arguments", "run"]
 
@@ -114,8 +113,10 @@ def run(arguments: argparse.Namespace) -> Table:
 
 def _tell_bound(table: Table, effort: Effort, arenas: Iterable[str]) -> None:
     """What nobody can beat where drones fly."""
-    for arena in (name for name in arenas if ARENAS[name].settings.flight is not None):
-        law = evolved_inner_loop(UavSettings())
+    for arena in arenas:
+        law = inner_law(ARENAS[arena])
+        if law is None:
+            continue
         for said, layouts in judged_layouts(effort, arena).items():
             steps = steps_at_full_speed(ARENAS[arena].settings, law, layouts)
             table.add(said, AT_FULL_SPEED, steps=float(steps.mean()))

@@ -29,8 +29,8 @@ from searchlib.objectives.uav_settings import UavSettings
 
 __all__ = [
     "ARENAS", "BY_ORCA", "BY_RULE", "GREEDY_ROUNDING", "OURS", "OUR_EXECUTOR", "OUR_MATCHER", "RIVALS",
-    "Arena", "Effort", "Job", "Judged", "Outcome", "authors_folder", "every", "judged_layouts", "paths_of", "run_job",
-    "stored", "task",
+    "Arena", "Effort", "Job", "Judged", "Outcome", "authors_folder", "every", "inner_law", "judged_layouts", "paths_of",
+    "run_job", "stored", "task",
 ]  # fmt: skip
 
 #: Jobs: what learns, and all that is tuned or not even that.
@@ -209,7 +209,8 @@ def judged_layouts(effort: Effort, arena: str) -> dict[str, NavigationLayouts]:
     return found
 
 
-def _law(arena: Arena) -> NDArray[np.float32] | None:
+def inner_law(arena: Arena) -> NDArray[np.float32] | None:
+    """By which drones of an arena follow velocities; None where nobody flies."""
     return None if arena.settings.flight is None else evolved_inner_loop(UavSettings())
 
 
@@ -219,7 +220,7 @@ def _objective(effort: Effort, arena: Arena, *, training: bool, **given: Any) ->
     flight = None if settings.flight is None else replace(settings.flight, steps=steps * settings.flight.decide_every)
     given.setdefault("executor", NavigationExecutor(settings.pillars > 0, arena.safe))
     return Navigation(
-        replace(settings, steps=steps, flight=flight), effort.agents, inner_loop=_law(arena),
+        replace(settings, steps=steps, flight=flight), effort.agents, inner_loop=inner_law(arena),
         collision_steps=effort.collision_steps[given.get("learns") == "matcher"], select=0, holdout=0, **given,
     )  # fmt: skip
 

@@ -65,9 +65,7 @@ class CommittedState:
         self._require_valid(told)
         self._check(told, sizes)
         minimized = told.values * self._signs
-        evidence = Evidence(
-            told.ids, told.population, minimized, told.status, told.secondary, told.standard_error
-        )  # fmt: skip
+        evidence = Evidence(told.ids, told.population, minimized, told.status, told.secondary, told.standard_error)
         try:
             run.restore(own, evidence)
         except (SearchlibError, LookupError, TypeError, ValueError, OverflowError) as error:
@@ -92,14 +90,12 @@ class CommittedState:
 
     def _check(self, told: Told, sizes: Mapping[int, int]) -> None:
         """Whether what is on file of the last batch with a score still has the values that it had."""
-        scored, end = told.fresh & (told.status == Status.DONE), len(told.ids)
-        for number, size in reversed(list(sizes.items())):
-            rows = np.arange(end - size, end)
-            end -= size
-            if scored[rows].any():
-                rows = rows[told.fresh[rows]]
-                scores = self._scorer.score(told.population[rows], Split.SEARCH, number)
-                require_same_values(told.values[rows], scores.values, number, self._objective)
+        scored = told.fresh & (told.status == Status.DONE)
+        for number, batch in reversed(list(zip(sizes, in_batches(list(sizes.values())), strict=True))):
+            if scored[batch].any():
+                fresh = told.fresh[batch]
+                scores = self._scorer.score(told.population[batch][fresh], Split.SEARCH, number)
+                require_same_values(told.values[batch][fresh], scores.values, number, self._objective)
                 return
 
     def write_if_due(self, run: Run, batch: int, told: int) -> None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from searchlib.algorithms.algorithm import Status
 from searchlib.errors import EvaluationFailed
-from searchlib.history import Told
 
 __all__ = ["FailureCount"]
 
@@ -30,16 +29,8 @@ class FailureCount:
         #: Candidates that failed in all.
         self.total = 0
 
-    def count(self, told: Told) -> None:
-        """Count a batch; candidates that were known already say nothing new.
-
-        Raises:
-            EvaluationFailed: too many in a row; the message ends with the first traceback.
-        """
-        self.count_rows(told.status, told.errors, told.fresh)
-
-    def count_rows(self, states: NDArray[np.int8], errors: Sequence[str], new: NDArray[np.bool_]) -> None:
-        """The same, of its columns.
+    def count(self, states: NDArray[np.int8], errors: Sequence[str], new: NDArray[np.bool_]) -> None:
+        """Count a batch, by what was told of it; candidates that are not ``new`` say nothing.
 
         Raises:
             EvaluationFailed: too many in a row; the message ends with the first traceback.

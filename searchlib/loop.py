@@ -510,7 +510,7 @@ class Search:
         for batch in in_batches(sizes):
             rows, fresh = news.population[batch], news.fresh[batch]
             self._spend(rows[fresh], len(rows))
-            self._failing.count_rows(news.status[batch], news.errors[batch], fresh)
+            self._failing.count(news.status[batch], news.errors[batch], fresh)
         self.history.append(news, sizes=sizes)
         done = news.status == Status.DONE
         if done.any():
@@ -650,7 +650,7 @@ class Search:
             )
         )  # fmt: skip
         self._observations = None
-        self._failing.count(told)
+        self._failing.count(told.status, told.errors, told.fresh)
 
 
 def _nothing(space: Space) -> Batch:

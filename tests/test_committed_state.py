@@ -137,21 +137,16 @@ def test_what_is_in_a_state_is_not_asked_for_again(tmp_path, monkeypatch):
 
 
 def test_more_budget_goes_on_from_a_state_as_from_the_journal(tmp_path):
-    settings = {"seed": 1, "max_failures": 10**6}
-    searched = [
-        search(Weighed(Binary(16)), algorithm, budget=120, study=tmp_path / name, **settings)
-        and search(Weighed(Binary(16)), algorithm, budget=200, study=tmp_path / name, **settings)
-        for name, algorithm in (("one.db", Evolution()), ("other.db", Evolution()))
-        if name == "one.db" or without_state(tmp_path / name, algorithm, settings)
-    ]
-    assert len({result.history.digest for result in searched}) == 1
-    assert len(searched[0].history) == 200
+    def searched(name, budget):
+        settings = {"seed": 1, "max_failures": 10**6, "study": tmp_path / name}
+        return search(Weighed(Binary(16)), Evolution(), budget=budget, **settings).history
 
-
-def without_state(path, algorithm, settings):
-    search(Weighed(Binary(16)), algorithm, budget=120, study=path, **settings)
-    change(path, f"DELETE FROM setting WHERE name = '{STATE}'")
-    return True
+    for name in ("one.db", "other.db"):
+        searched(name, 120)
+    change(tmp_path / "other.db", f"DELETE FROM setting WHERE name = '{STATE}'")
+    one, other = (searched(name, 200) for name in ("one.db", "other.db"))
+    assert one.digest == other.digest
+    assert len(one) == 200
 
 
 def test_an_algorithm_without_a_state_leaves_none(tmp_path):
